@@ -1,0 +1,142 @@
+"""Options that several commands share, and the values that they become."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from agent.config import ServerSettings
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_SERVER = (
+    click.option("--server-host", metavar="HOST", help="Name or URL of the CVAT server [default: http://localhost]."),
+    click.option("--server-port", type=click.IntRange(1, 65535), metavar="PORT", help="Its port."),
+    click.option(
+        "--auth",
+        metavar="USER[:PASS]",
+        help="Log in with a password (else $PASS, else asked for). Better: a personal access token in"
+        " $CVAT_ACCESS_TOKEN.",
+    ),
+    click.option("--profile", metavar="NAME", help="Use a profile that cvat-cli has saved."),
+    click.option(
+        "--organization", "--org", metavar="SLUG", help="Work in this organization; '' is the personal workspace."
+    ),
+    click.option("--insecure", is_flag=True, help="Do not verify the server's TLS certificate."),
+    click.option(
+        "--ca-file",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="Verify the server by these certificates (PEM).",
+    ),
+    click.option(
+        "--timeout", type=click.FloatRange(min=0.1), metavar="SECONDS", help="What one call may take [default: 60]."
+    ),
+    click.option(
+        "--config",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        envvar="CVAT_SIDECAR_CONFIG",
+        help="Read this service.toml for what no option says.",
+    ),
+)
+_MODEL = (
+    click.option("--model", required=True, metavar="REF", help="For example hf:facebook/detr-resnet-50, local:yolo.onnx."),
+    click.option(
+        "-p",
+        "--param",
+        "params",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="An option of the model, also as NAME=TYPE:VALUE (int, float, str, bool).",
+    ),
+    click.option("--device", default="auto", show_default=True, help="Where the model runs: auto, cpu, cuda, cuda:1 …"),
+)
+
+
+def _all(options: tuple[Callable[[F], F], ...]) -> Callable[[F], F]:
+    def decorate(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+def server_options(function: F) -> F:
+    """The options that say where CVAT is, named as cvat-cli names them."""
+    return _all(_SERVER)(function)
+
+
+def model_options(function: F) -> F:
+    """The options that say which model, and how to load it."""
+    return _all(_MODEL)(function)
+
+
+SERVER_NAMES = (
+    "server_host", "server_port", "auth", "profile", "organization", "insecure", "ca_file", "timeout", "config",
+)  # fmt: skip
+
+
+def server_settings(values: dict[str, Any]) -> ServerSettings:
+    """Takes the server options out of a command's values; service.toml fills what they leave open."""
+    from agent.config import load_server
+
+    given = {name: values.pop(name) for name in SERVER_NAMES}
+    user, password = _credentials(given.pop("auth"))
+    return load_server(
+        given.pop("config"),
+        host=given["server_host"],
+        port=given["server_port"],
+        user=user,
+        password=password,
+        profile=given["profile"],
+        organization=given["organization"],
+        verify_ssl=False if given["insecure"] else None,
+        ca_file=given["ca_file"],
+        timeout=given["timeout"],
+    )
+
+
+def _credentials(auth: str | None) -> tuple[str | None, str | None]:
+    if auth is None:
+        return None, None
+    user, _, password = auth.partition(":")
+    return user, password or os.environ.get("PASS") or click.prompt(f"Password for {user}", hide_input=True, err=True)
+
+
+def model_params(params: tuple[str, ...]) -> dict[str, Any]:
+    """`-p name=value` as typed values, as cvat-cli takes them; without a type, TOML decides, else it is text."""
+    from agent.errors import ConfigError
+
+    found: dict[str, Any] = {}
+    for text in params:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"-p {text!r}: got no '=', allowed: NAME=VALUE or NAME=TYPE:VALUE")
+        found[name] = _typed(text, value)
+    return found
+
+
+def _typed(text: str, value: str) -> Any:
+    import tomllib
+
+    from agent.errors import ConfigError
+
+    kind, colon, rest = value.partition(":")
+    booleans = {"true": True, "1": True, "false": False, "0": False}
+    casts: dict[str, Callable[[str], Any]] = {
+        "int": int, "float": float, "str": str, "bool": lambda word: booleans[word.lower()],
+    }  # fmt: skip
+    if colon and kind in casts:
+        try:
+            return casts[kind](rest)
+        except (ValueError, KeyError) as error:
+            raise ConfigError(f"-p {text!r}: {rest!r} is no {kind}") from error
+    try:
+        return tomllib.loads(f"x = {value}")["x"]
+    except tomllib.TOMLDecodeError:
+        return value

@@ -1,0 +1,212 @@
+"""Annotations brought to a job exactly once, whatever happens to the connection, the server or this process.
+
+A create call cannot be repeated blindly: when its answer is lost, the annotations may be there. So every upload is
+written to the ledger first, and after silence we look for what we sent: items with ids above those that the job had
+before, with our content, that nobody else is known to have made. If they are there, the upload is done; if not, it is
+sent again, and at the end of the job a twin that arrived late is looked for and removed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from agent.annotations import content_key, same_content
+from agent.cvat.annotations_api import create, delete, get_annotations
+from agent.cvat.session import Session
+from agent.errors import ServerRefused, ServerUnavailable
+from agent.ledger import KINDS, Ledger, Made, Upload
+
+log = logging.getLogger(__name__)
+
+Annotations: TypeAlias = Mapping[str, list[dict[str, Any]]]
+"""CVAT's labeled data: `tags`, `shapes`, `tracks`."""
+
+ATTEMPTS = 8
+
+
+class JobUploads:
+    """The uploads of one run to one job."""
+
+    def __init__(self, session: Session, ledger: Ledger, run: str, job: int, *, wait: Callable[[float], None]) -> None:
+        self._session = session
+        self._ledger = ledger
+        self._run = run
+        self._job = self.job = job
+        self._wait = wait
+        self._above: dict[str, int] | None = None
+        self._resent: dict[int, Upload] = {}
+
+    def add(self, frames: Sequence[int], payload: Annotations, removes: Iterable[tuple[str, int]] = ()) -> None:
+        """Creates the annotations of these frames, then takes away what they replace."""
+        above = self._highest() if any(payload.values()) else {}
+        upload = self._ledger.write_upload(self._run, self._job, frames, dict(payload), above, removes)
+        self._bring(upload, sent_before=False)
+
+    def recover(self) -> None:
+        """Brings uploads to their end that an earlier process of this run did not."""
+        for upload in self._ledger.uploads(self._run, self._job):
+            if upload.resent:
+                self._resent[upload.number] = upload
+            if upload.state == "sending":
+                self._bring(upload, sent_before=True)
+            elif upload.state == "created":
+                self._finish(upload)
+
+    def settle(self) -> None:
+        """Removes twins: what we sent again after silence, and what then arrived twice after all."""
+        if not self._resent:
+            return
+        stored = get_annotations(self._session, self._job)
+        twins: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
+        known_ids = self._known_ids()
+        for upload in self._resent.values():
+            known = known_ids | {(kind, item["id"]) for kind in KINDS for item in twins[kind]}
+            for kind, items in find_sent(upload, stored, known).items():
+                twins[kind] += [item for item in items if item is not None]
+        if count := sum(map(len, twins.values())):
+            log.warning("job %d: %d annotations had arrived twice; the second ones are removed", self._job, count)
+            delete(self._session, self._job, twins)
+        self._resent.clear()
+
+    # ------------------------------------------------------------------ steps
+
+    def _bring(self, upload: Upload, *, sent_before: bool) -> None:
+        ids = self._create(upload, sent_before=sent_before) if any(upload.payload.values()) else {}
+        self._note_highest(ids)
+        self._ledger.mark_created(upload, ids)
+        self._finish(upload)
+
+    def _finish(self, upload: Upload) -> None:
+        if upload.removes:
+            remove_ids(self._session, self._job, set(upload.removes))
+        self._ledger.mark_done(upload)
+
+    def _create(self, upload: Upload, *, sent_before: bool) -> Mapping[str, Sequence[int | None]]:
+        """The ids of the upload's annotations, which are on the server exactly once afterwards."""
+        for attempt in range(ATTEMPTS):
+            if sent_before and (found := self._arrived(upload)) is not None:
+                return found
+            if sent_before:
+                self._ledger.mark_resent(upload)
+                self._resent[upload.number] = upload
+            try:
+                answer = create(self._session, self._job, upload.payload)
+            except ServerRefused:
+                self._ledger.forget_upload(upload)
+                raise
+            except ServerUnavailable as error:
+                if attempt == ATTEMPTS - 1:
+                    raise
+                sent_before = sent_before or error.maybe_done
+                self._wait(min(0.25 * 2**attempt, 10.0))
+                continue
+            return ids_in_order(upload.payload, answer)
+        raise AssertionError("the last attempt returns or raises")
+
+    def _arrived(self, upload: Upload) -> Mapping[str, Sequence[int | None]] | None:
+        """The ids of what we sent, if it is there; None if not.
+
+        The server may still be working on a call whose client is gone, so absence is believed on the second look.
+        """
+        for look in range(2):
+            if look:
+                self._wait(1.0)
+            found = find_sent(upload, get_annotations(self._session, self._job), self._known_ids())
+            if any(item is not None for items in found.values() for item in items):
+                # A create is all or nothing: what is missing has been removed by somebody since.
+                return {k: [item["id"] if item else None for item in items] for k, items in found.items()}
+        return None
+
+    # -------------------------------------------------------------------- ids
+
+    def _known_ids(self) -> set[tuple[str, int]]:
+        return self._ledger.known_ids(self._job, self._session.url)
+
+    def _highest(self) -> dict[str, int]:
+        if self._above is None:
+            stored = get_annotations(self._session, self._job)
+            self._above = {kind: max((item["id"] for item in stored.get(kind, ())), default=0) for kind in KINDS}
+        return dict(self._above)
+
+    def _note_highest(self, ids: Mapping[str, Sequence[int | None]]) -> None:
+        above = self._above or dict.fromkeys(KINDS, 0)
+        for kind, numbers in ids.items():
+            above[kind] = max([above[kind], *(number for number in numbers if number is not None)])
+        if self._above is not None:
+            self._above = above
+
+
+def find_sent(
+    upload: Upload, stored: Annotations, known: Collection[tuple[str, int]]
+) -> dict[str, list[dict[str, Any] | None]]:
+    """For each item of the upload, in its order, the stored item that is it, or None."""
+    found: dict[str, list[dict[str, Any] | None]] = {}
+    for kind, sent in upload.payload.items():
+        candidates: dict[str, list[dict[str, Any]]] = {}
+        for item in stored.get(kind, ()):
+            if item["id"] > upload.above.get(kind, 0) and (kind, item["id"]) not in known:
+                candidates.setdefault(content_key(item), []).append(item)
+        found[kind] = [_take(candidates.get(content_key(item), []), item) for item in sent]
+    return found
+
+
+def _take(candidates: list[dict[str, Any]], sent: Mapping[str, Any]) -> dict[str, Any] | None:
+    for position, item in enumerate(candidates):
+        if same_content(sent, item):
+            return candidates.pop(position)
+    return None
+
+
+def ids_in_order(payload: Annotations, answer: Annotations) -> dict[str, list[int | None]]:
+    """The ids that a create call gave, in the payload's order, which is the answer's too."""
+    ids: dict[str, list[int | None]] = {}
+    for kind, sent in payload.items():
+        got = answer.get(kind, [])
+        if len(got) != len(sent):
+            raise ServerUnavailable(f"create: sent {len(sent)} {kind}, the server answered with {len(got)}")
+        ids[kind] = [item["id"] for item in got]
+    return ids
+
+
+def remove_ids(session: Session, job: int, ids: Collection[tuple[str, int]]) -> int:
+    """Deletes the job's annotations with these (kind, id); those that are gone already do not matter."""
+    stored = get_annotations(session, job)
+    there = {kind: [item for item in stored.get(kind, ()) if (kind, item["id"]) in ids] for kind in KINDS}
+    if any(there.values()):
+        delete(session, job, there)
+    return sum(map(len, there.values()))
+
+
+def untouched(made: Iterable[Made], stored: Annotations) -> tuple[dict[str, list[dict[str, Any]]], int]:
+    """What of our objects is still as we made it (stored items by kind), and how many somebody has changed.
+
+    CVAT's editor sets the source of what a person changes to "semi-auto". A client that replaces all annotations of a
+    job gives each a new id; then our content under an unknown id, still "auto", is ours.
+    """
+    by_id = {(kind, item["id"]): item for kind in KINDS for item in stored.get(kind, ())}
+    left, changed, lost = {kind: list[dict[str, Any]]() for kind in KINDS}, 0, []
+    claimed: set[tuple[str, int]] = set()
+    for item in made:
+        there = by_id.get((item.kind, item.server_id))
+        if there is None:
+            lost.append(item)
+            continue
+        claimed.add((item.kind, item.server_id))
+        if _is_ours(item.sent, there):
+            left[item.kind].append(there)
+        else:
+            changed += 1
+    strangers: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for (kind, number), item in by_id.items():
+        if (kind, number) not in claimed and item.get("source") == "auto":
+            strangers.setdefault((kind, content_key(item)), []).append(item)
+    for item in lost:
+        if (there := _take(strangers.get((item.kind, content_key(item.sent)), []), item.sent)) is not None:
+            left[item.kind].append(there)
+    return left, changed
+
+
+def _is_ours(sent: Mapping[str, Any], stored: Mapping[str, Any]) -> bool:
+    return stored.get("source") == "auto" and same_content(sent, stored)
