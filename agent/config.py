@@ -6,8 +6,15 @@ or of a file, never by value in service.toml.
 
 from __future__ import annotations
 
+import difflib
+import os
+import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+from agent.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,3 +38,87 @@ class ServerSettings:
     """Seconds that one call may take."""
     retries: int = 6
     """How often a call that may be repeated is tried again."""
+
+
+_SERVER_KEYS = {
+    "host": str, "port": int, "user": str, "password_env": str, "password_file": str, "token_env": str,
+    "token_file": str, "profile": str, "organization": str, "verify_ssl": bool, "ca_file": str, "timeout": float,
+    "retries": int,
+}  # fmt: skip
+_TABLES = ("cvat", "models", "engine")
+
+
+def load_server(file: Path | None = None, **given: Any) -> ServerSettings:
+    """The server settings of service.toml's [cvat], with what is given (and not None) put over them.
+
+    The token is that of $CVAT_ACCESS_TOKEN where nothing else says who we are, as in cvat-cli.
+    """
+    settings = _server_of(read_toml(file), file) if file else {}
+    given = {name: value for name, value in given.items() if value is not None}
+    if "profile" in given:
+        for name in ("host", "port", "user"):
+            if name in given:
+                raise ConfigError(f"--profile: got --profile and a {name}, allowed: one of them")
+        settings = {
+            k: v for k, v in settings.items() if k not in ("host", "port", "user", "password", "token")
+        }
+    if "user" in given or "host" in given:
+        settings.pop("profile", None)
+    if "user" in given:
+        settings.pop("token", None)
+    settings |= given
+    if not {"user", "token", "profile"} & settings.keys() and (token := os.environ.get("CVAT_ACCESS_TOKEN")):
+        settings["token"] = token
+    return ServerSettings(**settings)
+
+
+def read_toml(file: Path) -> dict[str, Any]:
+    """service.toml as tables, its top level checked."""
+    try:
+        tables = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{file}: cannot be read: {error}") from error
+    for name in tables:
+        if name not in _TABLES:
+            raise ConfigError(f"{file}: unknown table [{name}]{_near(name, _TABLES)}")
+    return tables
+
+
+def _server_of(tables: dict[str, Any], file: Path) -> dict[str, Any]:
+    table = tables.get("cvat", {})
+    for key, value in table.items():
+        if key not in _SERVER_KEYS:
+            raise ConfigError(f"{file}: cvat: unknown key {key!r}{_near(key, _SERVER_KEYS)}")
+        kind = _SERVER_KEYS[key]
+        if not isinstance(value, (int, float) if kind is float else kind) or (
+            kind is not bool and value is True
+        ):
+            raise ConfigError(f"{file}: cvat: {key}: got {value!r}, allowed: a {kind.__name__}")
+    settings = {k: v for k, v in table.items() if not k.endswith(("_env", "_file"))}
+    for secret in ("password", "token"):
+        if f"{secret}_env" in table:
+            settings[secret] = _from_environment(file, f"{secret}_env", table[f"{secret}_env"])
+        elif f"{secret}_file" in table:
+            settings[secret] = _from_file(file, f"{secret}_file", table[f"{secret}_file"])
+    if "ca_file" in table:
+        settings["ca_file"] = file.parent / table["ca_file"]
+    return settings
+
+
+def _from_environment(file: Path, key: str, name: str) -> str:
+    try:
+        return os.environ[name]
+    except KeyError:
+        raise ConfigError(f"{file}: cvat: {key}: the environment has no variable {name}") from None
+
+
+def _from_file(file: Path, key: str, name: str) -> str:
+    try:
+        return (file.parent / name).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise ConfigError(f"{file}: cvat: {key}: cannot read {name}: {error.strerror}") from error
+
+
+def _near(name: str, allowed: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(allowed), n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; allowed: {', '.join(allowed)}"

@@ -47,7 +47,9 @@ class Host:
         self._thread = threading.Thread(target=self._run, name=f"host-{name}", daemon=True)
         self._thread.start()
 
-    def submit(self, frames: Sequence[Frame], context: Context, priority: int = BATCH) -> Future[list[Prediction]]:
+    def submit(
+        self, frames: Sequence[Frame], context: Context, priority: int = BATCH
+    ) -> Future[list[Prediction]]:
         """The predictions for a batch, one for each frame, once its turn has come."""
         answer: Future[list[Prediction]] = Future()
         self._put(priority, lambda: self._predict(frames, context), answer)
@@ -83,7 +85,9 @@ class Host:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _put(self, priority: int, work: Callable[[], list[Prediction]] | None, answer: Future[list[Prediction]]) -> None:
+    def _put(
+        self, priority: int, work: Callable[[], list[Prediction]] | None, answer: Future[list[Prediction]]
+    ) -> None:
         self._jobs.put(_Job(priority, next(self._numbers), work, answer))
 
     def _run(self) -> None:

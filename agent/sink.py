@@ -6,7 +6,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -23,12 +23,14 @@ FRAMES_PER_UPLOAD = 200
 SECONDS_PER_UPLOAD = 10.0
 """A crash costs at most this much work; a server takes some 500 shapes in 0.8 s."""
 
-Removes = Callable[[int], Iterable[tuple[str, int]]]
-"""For a frame, the (kind, server id) of what its new annotations replace."""
+Removes = Mapping[tuple[int, int], Sequence[tuple[str, int]]]
+"""For (job, frame), the (kind, server id) of what its new annotations replace."""
 
 
 class Sink(Protocol):
-    """Takes finished frames."""
+    """Takes finished frames, job by job."""
+
+    busy_seconds: float
 
     def add(self, job: int, frame: int, annotations: FrameAnnotations) -> None: ...
 
@@ -38,15 +40,23 @@ class Sink(Protocol):
         """Returns when all that was added has arrived; raises what went wrong."""
         ...
 
+    def abandon(self) -> None:
+        """Ends without sending what still waits."""
+        ...
+
 
 class DrySink:
     """Takes frames and sends nothing."""
+
+    busy_seconds = 0.0
 
     def add(self, job: int, frame: int, annotations: FrameAnnotations) -> None: ...
 
     def skip(self, job: int, frame: int, reason: str) -> None: ...
 
     def close(self) -> None: ...
+
+    def abandon(self) -> None: ...
 
 
 @dataclass(slots=True)
@@ -56,11 +66,15 @@ class _Pending:
     job: int
     since: float
     frames: list[int] = field(default_factory=list)
-    payload: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: {"tags": [], "shapes": [], "tracks": []})
+    payload: dict[str, list[dict[str, Any]]] = field(
+        default_factory=lambda: {"tags": [], "shapes": [], "tracks": []}
+    )
 
     @property
     def full(self) -> bool:
-        return sum(map(len, self.payload.values())) >= SHAPES_PER_UPLOAD or len(self.frames) >= FRAMES_PER_UPLOAD
+        return (
+            sum(map(len, self.payload.values())) >= SHAPES_PER_UPLOAD or len(self.frames) >= FRAMES_PER_UPLOAD
+        )
 
 
 class UploadSink:
@@ -72,12 +86,12 @@ class UploadSink:
         ledger: Ledger,
         run: str,
         *,
-        removes: Removes = lambda frame: (),
+        removes: Removes | None = None,
         stop: threading.Event | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._session, self._ledger, self._run = session, ledger, run
-        self._removes = removes
+        self._removes = removes or {}
         self._clock = clock
         self._stop = stop or threading.Event()
         self.busy_seconds = 0.0
@@ -127,7 +141,9 @@ class UploadSink:
         """The next item; meanwhile what has waited long enough is sent."""
         while True:
             pending = self._pending
-            patience = None if pending is None else max(0.0, pending.since + SECONDS_PER_UPLOAD - self._clock())
+            patience = (
+                None if pending is None else max(0.0, pending.since + SECONDS_PER_UPLOAD - self._clock())
+            )
             try:
                 return self._queue.get(timeout=patience)
             except queue.Empty:
@@ -158,7 +174,7 @@ class UploadSink:
         if (pending := self._pending) is None:
             return
         self._pending = None
-        removes = [item for frame in pending.frames for item in self._removes(frame)]
+        removes = [item for frame in pending.frames for item in self._removes.get((pending.job, frame), ())]
         self._job_uploads(pending.job).add(pending.frames, pending.payload, removes)
 
     def _leave_job(self) -> None:
@@ -180,4 +196,3 @@ class UploadSink:
     def _raise_error(self) -> None:
         if self._error is not None:
             raise self._error
-

@@ -16,33 +16,86 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.command("annotate")
 @click.option("--task", type=click.IntRange(min=1), metavar="N", help="Annotate this task.")
 @click.option("--job", type=click.IntRange(min=1), metavar="N", help="Annotate this job.")
-@click.option("--project", type=click.IntRange(min=1), metavar="N", help="Annotate all tasks of this project.")
-@model_options
-@click.option("--threshold", type=click.FloatRange(0, 1), help="Keep what scores at least this [default: the model's].")
-@click.option("--map", "mapping", multiple=True, metavar='"A=B"', help="Model label A becomes task label B; 'A=' drops it.")
-@click.option("--label-map", metavar="NAME|FILE", help="A label map by name (see label_maps/) or a TOML file.")
-@click.option("--batch-size", type=click.IntRange(min=1), help="Frames that the model gets at once [default: the model's].")
-@click.option("--quality", type=click.Choice(["compressed", "original"]), default="compressed", show_default=True)
 @click.option(
-    "--frames", "selection", default="all", show_default=True, metavar="WHICH",
+    "--project", type=click.IntRange(min=1), metavar="N", help="Annotate all tasks of this project."
+)
+@model_options
+@click.option(
+    "--threshold", type=click.FloatRange(0, 1), help="Keep what scores at least this [default: the model's]."
+)
+@click.option(
+    "--map",
+    "mapping",
+    multiple=True,
+    metavar='"A=B"',
+    help="Model label A becomes task label B; 'A=' drops it.",
+)
+@click.option(
+    "--label-map", metavar="NAME|FILE", help="A label map by name (see label_maps/) or a TOML file."
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    help="Frames that the model gets at once [default: the model's].",
+)
+@click.option(
+    "--quality", type=click.Choice(["compressed", "original"]), default="compressed", show_default=True
+)
+@click.option(
+    "--frames",
+    "selection",
+    default="all",
+    show_default=True,
+    metavar="WHICH",
     help="all, empty (no annotations yet), 0-99,200, every:10 or random:50.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="For --frames random:N.")
 @click.option("--roi", metavar="L,T,R,B", help="Show the model this part of each frame only, in pixels.")
 @click.option("--masks-as-polygons", is_flag=True, help="Turn masks into polygons.")
-@click.option("--tolerance", type=click.FloatRange(min=0), default=1.0, show_default=True, help="Of these polygons, in pixels.")
-@click.option("--skip-overlapping", type=click.FloatRange(0, 1), metavar="IOU", help="Leave out what overlaps a shape of the same label.")
-@click.option("--min-area", type=click.FloatRange(min=0), default=1.0, show_default=True, help="Leave out smaller shapes, in square pixels.")
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(min=0),
+    default=1.0,
+    show_default=True,
+    help="Of these polygons, in pixels.",
+)
+@click.option(
+    "--skip-overlapping",
+    type=click.FloatRange(0, 1),
+    metavar="IOU",
+    help="Leave out what overlaps a shape of the same label.",
+)
+@click.option(
+    "--min-area",
+    type=click.FloatRange(min=0),
+    default=1.0,
+    show_default=True,
+    help="Leave out smaller shapes, in square pixels.",
+)
 @click.option("--max-per-frame", type=click.IntRange(min=1), help="Keep the best N of a frame.")
 @click.option(
-    "--replace", type=click.Choice(["none", "own", "all"]), default="none", show_default=True,
+    "--replace",
+    type=click.Choice(["none", "own", "all"]),
+    default="none",
+    show_default=True,
     help="What makes room: nothing, what cvat-sidecar made and nobody changed, or everything (after a backup).",
 )
 @click.option("--ground-truth", is_flag=True, help="Ground truth jobs too.")
 @click.option("--honeypots", is_flag=True, help="Honeypot frames too.")
-@click.option("--max-bad-frames", type=click.IntRange(min=0), default=50, show_default=True, help="Give up after more than this many.")
+@click.option(
+    "--max-bad-frames",
+    type=click.IntRange(min=0),
+    default=50,
+    show_default=True,
+    help="Give up after more than this many.",
+)
 @click.option("--dry-run", is_flag=True, help="Do everything but upload.")
-@click.option("--preview", type=_FOLDER, metavar="DIR", help="Write pictures with the shapes drawn, and a contact sheet.")
+@click.option(
+    "--preview",
+    type=_FOLDER,
+    metavar="DIR",
+    help="Write pictures with the shapes drawn, and a contact sheet.",
+)
 @click.option("--report", type=_FILE, metavar="FILE.json", help="Write the report as JSON.")
 @click.option("--ledger", type=_FILE, metavar="FILE", help="Where runs are remembered.")
 @server_options
@@ -53,7 +106,7 @@ def command(**values: Any) -> int:
     leaves a run that can be resumed; a second Ctrl-C stops at once.
     """
     from agent.commands.running import run_annotation
-    from agent.plan import Options, Target
+    from agent.options import Options, Target
 
     server = server_settings(values)
     target = Target.of(task=values.pop("task"), job=values.pop("job"), project=values.pop("project"))

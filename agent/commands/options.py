@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 _SERVER = (
-    click.option("--server-host", metavar="HOST", help="Name or URL of the CVAT server [default: http://localhost]."),
+    click.option(
+        "--server-host", metavar="HOST", help="Name or URL of the CVAT server [default: http://localhost]."
+    ),
     click.option("--server-port", type=click.IntRange(1, 65535), metavar="PORT", help="Its port."),
     click.option(
         "--auth",
@@ -25,7 +27,10 @@ _SERVER = (
     ),
     click.option("--profile", metavar="NAME", help="Use a profile that cvat-cli has saved."),
     click.option(
-        "--organization", "--org", metavar="SLUG", help="Work in this organization; '' is the personal workspace."
+        "--organization",
+        "--org",
+        metavar="SLUG",
+        help="Work in this organization; '' is the personal workspace.",
     ),
     click.option("--insecure", is_flag=True, help="Do not verify the server's TLS certificate."),
     click.option(
@@ -34,7 +39,10 @@ _SERVER = (
         help="Verify the server by these certificates (PEM).",
     ),
     click.option(
-        "--timeout", type=click.FloatRange(min=0.1), metavar="SECONDS", help="What one call may take [default: 60]."
+        "--timeout",
+        type=click.FloatRange(min=0.1),
+        metavar="SECONDS",
+        help="What one call may take [default: 60].",
     ),
     click.option(
         "--config",
@@ -44,7 +52,12 @@ _SERVER = (
     ),
 )
 _MODEL = (
-    click.option("--model", required=True, metavar="REF", help="For example hf:facebook/detr-resnet-50, local:yolo.onnx."),
+    click.option(
+        "--model",
+        required=True,
+        metavar="REF",
+        help="For example hf:facebook/detr-resnet-50, local:yolo.onnx.",
+    ),
     click.option(
         "-p",
         "--param",
@@ -53,7 +66,9 @@ _MODEL = (
         metavar="NAME=VALUE",
         help="An option of the model, also as NAME=TYPE:VALUE (int, float, str, bool).",
     ),
-    click.option("--device", default="auto", show_default=True, help="Where the model runs: auto, cpu, cuda, cuda:1 …"),
+    click.option(
+        "--device", default="auto", show_default=True, help="Where the model runs: auto, cpu, cuda, cuda:1 …"
+    ),
 )
 
 
@@ -105,7 +120,9 @@ def _credentials(auth: str | None) -> tuple[str | None, str | None]:
     if auth is None:
         return None, None
     user, _, password = auth.partition(":")
-    return user, password or os.environ.get("PASS") or click.prompt(f"Password for {user}", hide_input=True, err=True)
+    return user, password or os.environ.get("PASS") or click.prompt(
+        f"Password for {user}", hide_input=True, err=True
+    )
 
 
 def model_params(params: tuple[str, ...]) -> dict[str, Any]:

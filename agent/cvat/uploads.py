@@ -29,7 +29,9 @@ ATTEMPTS = 8
 class JobUploads:
     """The uploads of one run to one job."""
 
-    def __init__(self, session: Session, ledger: Ledger, run: str, job: int, *, wait: Callable[[float], None]) -> None:
+    def __init__(
+        self, session: Session, ledger: Ledger, run: str, job: int, *, wait: Callable[[float], None]
+    ) -> None:
         self._session = session
         self._ledger = ledger
         self._run = run
@@ -38,7 +40,9 @@ class JobUploads:
         self._above: dict[str, int] | None = None
         self._resent: dict[int, Upload] = {}
 
-    def add(self, frames: Sequence[int], payload: Annotations, removes: Iterable[tuple[str, int]] = ()) -> None:
+    def add(
+        self, frames: Sequence[int], payload: Annotations, removes: Iterable[tuple[str, int]] = ()
+    ) -> None:
         """Creates the annotations of these frames, then takes away what they replace."""
         above = self._highest() if any(payload.values()) else {}
         upload = self._ledger.write_upload(self._run, self._job, frames, dict(payload), above, removes)
@@ -54,6 +58,19 @@ class JobUploads:
             elif upload.state == "created":
                 self._finish(upload)
 
+    def adopt(self) -> None:
+        """Finds out what became of uploads that were never answered, and sends nothing; before a run is undone."""
+        for upload in self._ledger.uploads(self._run, self._job):
+            if upload.resent:
+                self._resent[upload.number] = upload
+            if upload.state != "sending":
+                continue
+            if (found := self._arrived(upload)) is None:
+                self._ledger.forget_upload(upload)
+            else:
+                self._ledger.mark_created(upload, found)
+        self.settle()
+
     def settle(self) -> None:
         """Removes twins: what we sent again after silence, and what then arrived twice after all."""
         if not self._resent:
@@ -66,7 +83,9 @@ class JobUploads:
             for kind, items in find_sent(upload, stored, known).items():
                 twins[kind] += [item for item in items if item is not None]
         if count := sum(map(len, twins.values())):
-            log.warning("job %d: %d annotations had arrived twice; the second ones are removed", self._job, count)
+            log.warning(
+                "job %d: %d annotations had arrived twice; the second ones are removed", self._job, count
+            )
             delete(self._session, self._job, twins)
         self._resent.clear()
 
@@ -127,7 +146,9 @@ class JobUploads:
     def _highest(self) -> dict[str, int]:
         if self._above is None:
             stored = get_annotations(self._session, self._job)
-            self._above = {kind: max((item["id"] for item in stored.get(kind, ())), default=0) for kind in KINDS}
+            self._above = {
+                kind: max((item["id"] for item in stored.get(kind, ())), default=0) for kind in KINDS
+            }
         return dict(self._above)
 
     def _note_highest(self, ids: Mapping[str, Sequence[int | None]]) -> None:

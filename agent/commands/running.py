@@ -1,0 +1,175 @@
+"""A run as a person at a terminal sees it: the plan, the progress, Ctrl-C, the table, the files."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from agent.config import ServerSettings
+    from agent.options import Options, Target
+    from agent.plan import Plan
+    from agent.report import RunReport
+    from agent.runs import Surroundings
+
+PLAIN_LINE_SECONDS = 10.0
+SKIPPED = 1
+"""Exit code of a run that is done but for some frames."""
+
+
+def run_annotation(
+    server: ServerSettings,
+    target: Target,
+    options: Options,
+    *,
+    dry_run: bool = False,
+    preview: Path | None = None,
+    report: Path | None = None,
+    ledger: Path | None = None,
+) -> int:
+    """Annotates, shows how it goes, and returns the exit code."""
+    from agent.runs import start
+
+    return watch_run(
+        server, lambda around: start(target, options, around, dry_run=dry_run), preview, report, ledger
+    )
+
+
+def resume_run(
+    server: ServerSettings, run: str, *, preview: Path | None, report: Path | None, ledger: Path | None
+) -> int:
+    """Goes on with a run, shows how it goes, and returns the exit code."""
+    from agent.runs import resume
+
+    return watch_run(server, lambda around: resume(run, around), preview, report, ledger)
+
+
+def watch_run(
+    server: ServerSettings,
+    work: Callable[[Surroundings], RunReport],
+    preview: Path | None,
+    report_file: Path | None,
+    ledger: Path | None,
+) -> int:
+    """Does the work with a progress display around it; the report is printed, and written where asked."""
+    from agent.errors import RequestCancelled
+    from agent.runs import Surroundings
+
+    progress = Progress()
+    with _stop_on_signal() as stop:
+        around = Surroundings(
+            server=server, ledger=ledger, preview=preview, stop=stop,
+            progress=progress.update, started=progress.begin,
+        )  # fmt: skip
+        try:
+            report = work(around)
+        except (RequestCancelled, KeyboardInterrupt):
+            progress.end()
+            click.echo(f"interrupted{_how_to_resume(progress.run)}", err=True)
+            return 130
+        except Exception:
+            progress.end()
+            if progress.run:
+                click.echo(f"the run did not end well{_how_to_resume(progress.run)}", err=True)
+            raise
+    progress.end()
+    for line in report.lines():
+        click.echo(line)
+    if report.run:
+        click.echo(f"run         {report.run} (`cvat-sidecar runs undo {report.run}` takes it back)")
+    if report_file is not None:
+        report_file.parent.mkdir(parents=True, exist_ok=True)
+        report_file.write_text(json.dumps(report.as_json(), indent=2) + "\n", encoding="utf-8")
+    return SKIPPED if report.skipped else 0
+
+
+def _how_to_resume(run: str | None) -> str:
+    return f"; go on with `cvat-sidecar runs resume {run}`" if run else ""
+
+
+@contextmanager
+def _stop_on_signal() -> Iterator[threading.Event]:
+    """The first SIGINT or SIGTERM asks to stop after the batch at hand, the second one stops at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def handle(number: int, frame: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        click.echo("\nstopping after the batch at hand; press Ctrl-C again to stop at once", err=True)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Progress:
+    """A bar with frames/s and the remaining time on a terminal, a plain line now and then elsewhere."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.run: str | None = None
+        self._clock = clock
+        self._began = self._last = 0.0
+        self._shown = 0
+        self._first: int | None = None
+        self._live = sys.stderr.isatty()
+        self._open = False
+
+    def begin(self, run: str | None, plans: Sequence[Plan]) -> None:
+        """Says what is about to happen."""
+        self.run = run
+        self._began = self._last = self._clock()
+        for plan in plans:
+            click.echo(plan.headline(), err=True)
+            for line in plan.warnings:
+                click.echo(f"  {line}", err=True)
+
+    def update(self, done: int, total: int) -> None:
+        now = self._clock()
+        if self._first is None:
+            # What a resumed run did earlier says nothing about the speed of this one.
+            self._first, self._began = done, now
+        if self._live:
+            if now - self._last >= 0.1 or done == total:
+                self._last = now
+                self._open = True
+                click.echo(f"\r{self._line(done, total, now)}\x1b[K", nl=False, err=True)
+        elif now - self._last >= PLAIN_LINE_SECONDS:
+            self._last = now
+            click.echo(self._line(done, total, now), err=True)
+
+    def end(self) -> None:
+        if self._open:
+            self._open = False
+            click.echo(err=True)
+
+    def _line(self, done: int, total: int, now: float) -> str:
+        elapsed = max(now - self._began, 1e-6)
+        speed = (done - (self._first or 0)) / elapsed
+        rest = f"{_clock_time((total - done) / speed)} left" if speed > 0 else "…"
+        text = f"{done}/{total} frames, {speed:.1f} frames/s, {rest}"
+        if not self._live:
+            return text
+        filled = 30 * done // max(total, 1)
+        return f"[{'#' * filled}{'-' * (30 - filled)}] {text}"
+
+
+def _clock_time(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

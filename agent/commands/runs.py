@@ -1,0 +1,95 @@
+"""cvat-sidecar runs: what was done, taken back, or gone on with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from agent.commands.options import server_options, server_settings
+
+_LEDGER = click.option(
+    "--ledger",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Where runs are remembered.",
+)
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.group("runs")
+def command() -> None:
+    """List, show, undo and resume runs."""
+
+
+@command.command("list")
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True)
+@_LEDGER
+def list_(limit: int, ledger: Path | None) -> None:
+    """The runs that this machine remembers, the newest first."""
+    from agent.ledger import Ledger
+
+    with Ledger(ledger) as book:
+        records = book.runs()
+    if not records:
+        click.echo("no runs yet")
+    for record in records[:limit]:
+        frames = record.report.get("frames", {})
+        count = f"{frames.get('done', 0)}/{sum(map(len, record.frames.values()))} frames"
+        click.echo(
+            f"{record.id}  {record.created[:19]}  {record.status:<11}  {record.target:<12}  {count:<18}  {record.model}"
+        )
+
+
+@command.command("show")
+@click.argument("run")
+@_LEDGER
+def show(run: str, ledger: Path | None) -> None:
+    """One run as JSON: what was asked, what came of it, what it made."""
+    from agent.ledger import KINDS, Ledger
+
+    with Ledger(ledger) as book:
+        record = book.run(run)
+        made = book.made(run=record.id)
+        skipped = book.skipped(record.id)
+    values = {
+        **{name: getattr(record, name) for name in record.__dataclass_fields__ if name != "frames"},
+        "frames": {f"job {job}": len(numbers) for job, numbers in record.frames.items()},
+        "made": {kind: sum(item.kind == kind for item in made) for kind in KINDS},
+        "skipped": {f"job {job}, frame {frame}": reason for (job, frame), reason in skipped.items()},
+    }
+    click.echo(json.dumps(values, indent=2))
+
+
+@command.command("undo")
+@click.argument("run")
+@click.option("--changed-too", is_flag=True, help="Also remove what somebody has changed since.")
+@_LEDGER
+@server_options
+def undo(run: str, changed_too: bool, ledger: Path | None, **values: Any) -> None:
+    """Remove what a run created, and nothing else.
+
+    Annotations that somebody has changed since are kept, unless you say --changed-too.
+    """
+    from agent.undo import undo_run
+
+    result = undo_run(run, server_settings(values), ledger, changed_too=changed_too)
+    for line in result.lines():
+        click.echo(line)
+
+
+@command.command("resume")
+@click.argument("run")
+@click.option(
+    "--preview", type=click.Path(file_okay=False, path_type=Path), metavar="DIR", help="As for annotate."
+)
+@click.option("--report", type=_FILE, metavar="FILE.json", help="Write the report as JSON.")
+@_LEDGER
+@server_options
+def resume(run: str, preview: Path | None, report: Path | None, ledger: Path | None, **values: Any) -> int:
+    """Go on with a run that was interrupted, failed, or killed; nothing is lost or doubled."""
+    from agent.commands.running import resume_run
+
+    return resume_run(server_settings(values), run, preview=preview, report=report, ledger=ledger)

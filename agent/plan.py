@@ -1,0 +1,144 @@
+"""Everything about a task's part of a run that is decided before the first frame."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from agent.annotations import OutputOptions
+from agent.contract import Context
+from agent.cvat.annotations_api import get_annotations
+from agent.cvat.session import Session
+from agent.cvat.work import JobWork, TaskWork
+from agent.cvat.frames import BadFrame
+from agent.domain import Frame, Roi
+from agent.errors import BadRequest
+from agent.existing import Item, occupied_frames
+from agent.filters import Filters
+from agent.labels import LabelMatch, load_label_map, match_labels
+from agent.ledger import Ledger
+from agent.models import LoadedModel
+from agent.options import Options
+from agent.selection import Selection, parse_selection
+from agent.survey import survey_jobs
+
+Place = tuple[int, int]
+"""(job id, task-relative frame)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One task's part of a run."""
+
+    work: TaskWork
+    model: LoadedModel
+    wanted: tuple[tuple[JobWork, int], ...]
+    """The frames to annotate, in order, job by job."""
+    earlier: int
+    """How many more frames the run has dealt with before it was interrupted."""
+    match: LabelMatch
+    filters: Filters
+    output: OutputOptions
+    context: Context
+    region: Roi | None = None
+    existing: Mapping[Place, Sequence[Item]] = field(default_factory=dict)
+    """Shapes that predictions must not overlap."""
+    replaced: Mapping[Place, Sequence[tuple[str, int]]] = field(default_factory=dict)
+    """(kind, id) of what goes away when a frame's new annotations are there."""
+    max_bad_frames: int = 50
+    warnings: tuple[str, ...] = ()
+
+    def headline(self) -> str:
+        """One line for a person."""
+        labels = f"{len(self.match.targets)} of {len(self.model.labels)} labels match"
+        more = f" ({self.earlier} done before)" if self.earlier else ""
+        return f"task {self.work.task_id} {self.work.name!r}: {len(self.wanted)} frames{more}, {labels}"
+
+    @property
+    def places(self) -> list[Place]:
+        return [(job.id, frame) for job, frame in self.wanted]
+
+    def view(self, frame: Frame) -> Frame | BadFrame:
+        """The part of a frame that the model is to see."""
+        if (region := self.region) is None:
+            return frame
+        part = frame.image[region.top : region.bottom, region.left : region.right]
+        if not part.size:
+            size = f"{frame.width}x{frame.height}"
+            return BadFrame(frame.index, frame.name, f"the region lies outside the picture of {size}")
+        return Frame(frame.index, frame.name, np.ascontiguousarray(part))
+
+
+def make_plans(
+    session: Session,
+    work: Sequence[TaskWork],
+    options: Options,
+    model: LoadedModel,
+    ledger: Ledger | None,
+    run: str | None = None,
+) -> list[Plan]:
+    """The plans of a new run, or of what is left of an interrupted one; a hopeless request fails here."""
+    chosen = ledger.run(run).frames if ledger and run else None
+    finished = ledger.finished_frames(run) if ledger and run else set()
+    selection = parse_selection(options.selection, options.seed)
+    plans = []
+    for part in work:
+        places = _as_before(part, chosen) if chosen is not None else _chosen(session, part, selection)
+        wanted = [(job, frame) for job, frame in places if (job.id, frame) not in finished]
+        plans.append(_plan(session, part, wanted, len(places) - len(wanted), options, model, ledger, run))
+    if not any(plan.wanted or plan.earlier for plan in plans):
+        size = sum(len(job.frames) for part in work for job in part.jobs)
+        raise BadRequest(f"frames: {options.selection!r} chooses none of the {size} frames of the {len(work)} task(s)")
+    return plans
+
+
+def _plan(
+    session: Session,
+    part: TaskWork,
+    wanted: Sequence[tuple[JobWork, int]],
+    earlier: int,
+    options: Options,
+    model: LoadedModel,
+    ledger: Ledger | None,
+    run: str | None,
+) -> Plan:
+    label_map = load_label_map(options.label_map) if options.label_map else None
+    match = match_labels(model.labels, part.labels, request=options.mapping, label_map=label_map)
+    thresholds = match.thresholds(options.threshold, model.default_threshold)
+    by_job: dict[JobWork, list[int]] = {}
+    for job, frame in wanted:
+        by_job.setdefault(job, []).append(frame)
+    survey = survey_jobs(session, by_job, options, ledger, run)
+    return Plan(
+        work=part,
+        model=model,
+        wanted=tuple(wanted),
+        earlier=earlier,
+        match=match,
+        filters=Filters(thresholds=thresholds, min_area=options.min_area, max_per_frame=options.max_per_frame),
+        output=OutputOptions(masks_as_polygons=options.masks_as_polygons, tolerance=options.tolerance),
+        context=Context(thresholds.lowest, frozenset(match.targets), options.masks_as_polygons),
+        region=options.region,
+        existing=survey.existing,
+        max_bad_frames=options.max_bad_frames,
+        replaced=survey.replaced,
+        warnings=tuple(survey.warnings),
+    )
+
+
+def _chosen(session: Session, part: TaskWork, selection: Selection) -> list[tuple[JobWork, int]]:
+    occupied: set[int] = set()
+    if selection.needs_occupied:
+        for job in part.jobs:
+            occupied |= occupied_frames(get_annotations(session, job.id), job.stop)
+    every = sorted({frame for job in part.jobs for frame in job.frames})
+    picked = set(selection.choose(every, occupied))
+    return [(job, frame) for job in part.jobs for frame in job.frames if frame in picked]
+
+
+def _as_before(part: TaskWork, chosen: Mapping[int, Sequence[int]]) -> list[tuple[JobWork, int]]:
+    """The frames that the run chose when it began, as far as they still exist."""
+    before = {(job, frame) for job, frames in chosen.items() for frame in frames}
+    return [(job, frame) for job in part.jobs for frame in job.frames if (job.id, frame) in before]

@@ -1,0 +1,100 @@
+"""What a run did: counted while it goes, printed as a table, written as JSON."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(slots=True)
+class RunReport:
+    """The figures of a run. Frames are counted once they need no more work; `annotations` by task label."""
+
+    total: int = 0
+    done: int = 0
+    annotations: Counter[str] = field(default_factory=Counter)
+    skipped: dict[str, str] = field(default_factory=dict)
+    """`task/frame` -> why there is nothing for it."""
+    dropped: Counter[str] = field(default_factory=Counter)
+    """Detections of model labels that have no place in the task."""
+    dropped_why: dict[str, str] = field(default_factory=dict)
+    refused: Counter[str] = field(default_factory=Counter)
+    """Detections that were left out, by reason."""
+    seconds: Counter[str] = field(default_factory=Counter)
+    """By stage. Stages overlap, so that they add up to more than the whole."""
+    removed: int = 0
+    run: str | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def note_stage(self, name: str, seconds: float) -> None:
+        """Sets a stage's time where somebody else has measured it."""
+        self.seconds[name] = seconds  # type: ignore[assignment]
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Counts the time spent inside as a stage's."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] += time.perf_counter() - began  # type: ignore[assignment]
+
+    def count(self, labels: Iterable[str]) -> None:
+        """Counts a finished frame, whose annotations have these task labels."""
+        self.done += 1
+        self.annotations.update(labels)
+
+    def skip(self, where: str, reason: str) -> None:
+        """Counts a frame for which there is nothing."""
+        self.done += 1
+        self.skipped[where] = reason
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for a file."""
+        return {
+            "run": self.run,
+            "frames": {"total": self.total, "done": self.done, "skipped": dict(self.skipped)},
+            "annotations": dict(self.annotations.most_common()),
+            "dropped": {
+                name: {"count": self.dropped[name], "why": why}
+                for name, why in sorted(self.dropped_why.items())
+            },
+            "refused": dict(self.refused.most_common()),
+            "removed": self.removed,
+            "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
+            "notes": list(self.notes),
+        }
+
+    def lines(self) -> Iterator[str]:
+        """The table that a person reads at the end."""
+        yield f"frames      {self.done - len(self.skipped)} of {self.total} annotated, {len(self.skipped)} skipped"
+        yield f"annotations {self.annotations.total()}"
+        yield from _rows(self.annotations.most_common())
+        if self.removed:
+            yield f"replaced    {self.removed} earlier annotations removed"
+        if self.refused:
+            yield f"left out    {self.refused.total()}"
+            yield from _rows(self.refused.most_common())
+        if self.dropped_why:
+            yield f"dropped     {len(self.dropped_why)} labels of the model, {self.dropped.total()} detections"
+            shown = sorted(self.dropped_why, key=lambda name: (-self.dropped[name], name))
+            yield from _rows(((name, self.dropped[name]) for name in shown[:10]), self.dropped_why)
+            if len(shown) > 10:
+                yield f"  … and {len(shown) - 10} more (see --report)"
+        for where, reason in list(self.skipped.items())[:10]:
+            yield f"skipped     {where}: {reason}"
+        if len(self.skipped) > 10:
+            yield f"  … and {len(self.skipped) - 10} more (see --report)"
+        yield "time        " + ", ".join(f"{name} {value:.1f} s" for name, value in self.seconds.items())
+        yield from self.notes
+
+
+def _rows(rows: Any, why: Mapping[str, str] | None = None) -> Iterator[str]:
+    rows = list(rows)
+    width = max((len(name) for name, _ in rows), default=0)
+    for name, count in rows:
+        yield f"  {name:<{width}}  {count:>6}" + (f"  {why[name]}" if why else "")

@@ -1,0 +1,224 @@
+"""What `annotate` costs beside its alternatives, as ratios measured side by side in one run.
+
+    python benchmarks/annotate.py --model local:model.onnx --pictures FOLDER [--only speed pipeline memory video]
+
+Every figure comes from whole processes against a CVAT stand-in in a process of its own, in turns (A B A B …), and is
+the median of the turns. The stand-in shares this machine's processors, which costs both sides the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+USER, PASSWORD = "bench", "bench-password"
+PARTS = ("speed", "pipeline", "memory", "video")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", help="an ONNX detector as local:PATH (for the part `speed`)")
+    parser.add_argument("--pictures", type=Path, required=True, help="a folder with pictures to make the material from")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--frames", type=int, default=300)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="bench-") as name, stand_in(Path(name)) as url:
+        bench = Bench(Path(name), url, args)
+        for part in args.only:
+            getattr(bench, part)()
+
+
+@contextmanager
+def stand_in(folder: Path) -> Iterator[str]:
+    """A sandbox in a process of its own; gives its URL."""
+    command = [sys.executable, "-m", "agent.cli", "sandbox", "--port", "0", "--user", f"{USER}:{PASSWORD}"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=HERE.parent)
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if found := re.search(r"http://[\d.]+:\d+", line):
+                yield found[0]
+                return
+        raise SystemExit("the sandbox did not start")
+    finally:
+        process.terminate()
+        process.wait()
+
+
+class Bench:
+    """The parts, with the tasks that they share."""
+
+    def __init__(self, folder: Path, url: str, args: argparse.Namespace) -> None:
+        self.folder, self.url, self.args = folder, url, args
+        self.env = {**os.environ, "PASS": PASSWORD, "CVAT_SIDECAR_LEDGER": str(folder / "ledger.sqlite3")}
+        self.server = ["--server-host", url, "--auth", USER]
+
+    # ------------------------------------------------------------------ parts
+
+    def speed(self) -> None:
+        """Frames/s against `cvat-cli task auto-annotate` with the same model."""
+        if not self.args.model:
+            raise SystemExit("--model is needed for the part `speed`")
+        task = self.picture_task(self.args.frames, labels_of=self.args.model)
+        ours = [*self.sidecar("annotate"), "--task", task, "--model", self.args.model, "--threshold", "0.3"]
+        theirs = [
+            "cvat-cli", *self.server, "task", "auto-annotate", task, "--function-module", "adapters.as_function",
+            "-p", f"model=str:{self.args.model}", "--conf-threshold", "0.3", "--allow-unmatched-labels",
+        ]  # fmt: skip
+        self.versus("speed: cvat-cli auto-annotate / cvat-sidecar annotate, whole processes", theirs, ours, task, 1.5)
+
+    def pipeline(self) -> None:
+        """The share of the run in which a model that sleeps 20 ms a frame is busy."""
+        task, efficiency = self.picture_task(self.args.frames), []
+        for _ in range(self.args.turns):
+            self.clear(task)
+            report = self.annotate(task, "seconds=float:0.02")[0]
+            efficiency.append(self.args.frames * 0.02 / report["seconds"]["whole run"])
+        show("pipeline: ideal time / time of a run, model sleeps 20 ms a frame", efficiency, 0.95)
+
+    def memory(self) -> None:
+        """Peak memory for ten times as many frames."""
+        ratios = []
+        small, large = self.picture_task(self.args.frames), self.picture_task(10 * self.args.frames)
+        for _ in range(self.args.turns):
+            few, many = (self.annotate(task, "seconds=float:0.0")[1] for task in (small, large))
+            print(f"  peak {few / 1024:.0f} MiB for {self.args.frames} frames, {many / 1024:.0f} MiB for ten times as many")
+            ratios.append(many / few)
+        show("memory: peak of ten times as many frames / peak", ratios, 1.1, at_most=True)
+
+    def video(self) -> None:
+        """Frames of a 720p video task by chunk against frame by frame."""
+        from agent.config import ServerSettings
+        from agent.cvat.frames import ChunkFrames, fetch_frame
+        from agent.cvat.session import open_session
+        from agent.cvat.work import find_work
+
+        task, ratios = self.video_task(frames=self.args.frames), []
+        with open_session(ServerSettings(host=self.url, user=USER, password=PASSWORD)) as session:
+            (work,) = find_work(session, task=int(task))
+            wanted = [(job, frame) for job in work.jobs for frame in job.frames]
+            for _ in range(self.args.turns):
+                with ChunkFrames(session) as source:
+                    chunked = timed(lambda source=source: sum(1 for _ in source.read(wanted))) / len(wanted)
+                some = wanted[:: max(1, len(wanted) // 20)]
+                single = timed(lambda some=some: [fetch_frame(session, job, frame) for job, frame in some]) / len(some)
+                print(f"  {1 / chunked:.0f} frames/s by chunk, {1 / single:.1f} frame by frame")
+                ratios.append(single / chunked)
+        show("video: single frames / chunks, 1280x720", ratios, 8)
+
+    # ------------------------------------------------------------------ steps
+
+    def sidecar(self, command: str) -> list[str]:
+        return [sys.executable, "-m", "agent.cli", command, *self.server]
+
+    def run(self, command: list[str]) -> tuple[float, int]:
+        """(seconds, peak memory in KiB) of a whole process."""
+        began = time.perf_counter()
+        process = subprocess.Popen(command, env=self.env, cwd=HERE.parent, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        assert process.stderr is not None
+        said = process.stderr.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        if status:
+            raise SystemExit(f"{' '.join(command)}\n{said.decode()[-2000:]}")
+        return time.perf_counter() - began, usage.ru_maxrss
+
+    def annotate(self, task: str, param: str) -> tuple[dict, int]:
+        """(report, peak memory in KiB) of a run with the sleeping model."""
+        report = self.folder / "report.json"
+        model = f"cvat:{HERE / 'sleeper.py'}"
+        command = [*self.sidecar("annotate"), "--task", task, "--model", model, "-p", param, "--report", str(report)]
+        _, peak = self.run(command)
+        return json.loads(report.read_text()), peak
+
+    def versus(self, title: str, theirs: list[str], ours: list[str], task: str, goal: float) -> None:
+        ratios = []
+        for turn in range(self.args.turns + 1):
+            seconds = []
+            for command in (theirs, ours):
+                self.clear(task)
+                seconds.append(self.run(command)[0])
+            if turn:  # the first turn warms caches on both sides
+                a, b = (self.args.frames / s for s in seconds)
+                print(f"  {a:.1f} frames/s and {b:.1f} frames/s")
+                ratios.append(seconds[0] / seconds[1])
+        show(title, ratios, goal)
+
+    def client(self):
+        from cvat_sdk.core.client import Client, Config
+
+        client = Client(self.url, config=Config(status_check_period=0.2), check_server_version=False)
+        client.login((USER, PASSWORD))
+        return client
+
+    def clear(self, task: str) -> None:
+        with self.client() as client:
+            client.tasks.retrieve(int(task)).remove_annotations()
+
+    def picture_task(self, count: int, labels_of: str | None = None) -> str:
+        names = ["thing"]
+        if labels_of:
+            from agent.models import load_model
+
+            names = [label.name for label in load_model(labels_of, device="cpu").labels]
+        spec = {"name": f"{count} pictures", "labels": [{"name": name, "type": "rectangle"} for name in names]}
+        with self.client() as client:
+            return str(client.tasks.create_from_data(spec, self.pictures(count), data_params={"image_quality": 85}).id)
+
+    def pictures(self, count: int) -> list[Path]:
+        """Pictures of 1280x960, each of its own bytes."""
+        from PIL import Image
+
+        folder = self.folder / "pictures"
+        folder.mkdir(exist_ok=True)
+        sources = sorted(p for p in self.args.pictures.iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
+        made = []
+        for number in range(count):
+            made.append(folder / f"{number:05}.jpg")
+            if not made[-1].exists():
+                picture = Image.open(sources[number % len(sources)]).convert("RGB").resize((1280, 960))
+                picture.rotate(number // len(sources)).save(made[-1], quality=85)
+        return made
+
+    def video_task(self, frames: int) -> str:
+        import av
+        from PIL import Image
+
+        path = self.folder / "clip.mp4"
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream("libx264", rate=25)
+            stream.width, stream.height, stream.pix_fmt = 1280, 720, "yuv420p"
+            for picture in self.pictures(frames):
+                container.mux(stream.encode(av.VideoFrame.from_image(Image.open(picture).resize((1280, 720)))))
+            container.mux(stream.encode())
+        spec = {"name": "video", "labels": [{"name": "thing"}]}
+        with self.client() as client:
+            return str(client.tasks.create_from_data(spec, [path], data_params={"image_quality": 85}).id)
+
+
+def timed(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def show(title: str, ratios: list[float], goal: float, *, at_most: bool = False) -> None:
+    middle = statistics.median(ratios)
+    reached = middle <= goal if at_most else middle >= goal
+    spread = f"{min(ratios):.2f} to {max(ratios):.2f} in {len(ratios)} turns"
+    print(f"{title}: {middle:.2f} ({spread}; goal {'<=' if at_most else '>='} {goal}: {'reached' if reached else 'missed'})")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+import pytest
+
+from agent.errors import BadRequest, ConfigError
+from agent.ledger import Ledger
+
+SHAPE = {"type": "rectangle", "frame": 3, "label_id": 1, "points": [1, 2, 3, 4], "source": "auto"}
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    with Ledger(tmp_path / "deep" / "ledger.sqlite3") as ledger:
+        yield ledger
+
+
+def begin(ledger, server="http://a", frames=None):
+    return ledger.begin(
+        server=server, user="bot", target="task 4", model="local:x.onnx", model_version="v1",
+        options={"threshold": 0.5}, frames=frames or {7: [0, 1, 2]},
+    )  # fmt: skip
+
+
+def test_a_run_is_read_back_as_it_was_written(ledger):
+    run = begin(ledger)
+    ledger.end(run, "done", {"frames": 3})
+    record = ledger.run(run[:5])
+    assert (record.id, record.status, record.target, record.options) == (run, "done", "task 4", {"threshold": 0.5})
+    assert record.frames == {7: (0, 1, 2)}
+    assert record.report == {"frames": 3}
+
+
+def test_unknown_and_ambiguous_ids_are_refused(ledger):
+    begin(ledger), begin(ledger)
+    for text in ("nope", ""):
+        with pytest.raises(BadRequest, match="no run|runs"):
+            ledger.run(text)
+
+
+def test_runs_come_newest_first(ledger):
+    runs = [begin(ledger) for _ in range(3)]
+    assert [record.id for record in ledger.runs()] == runs[::-1]
+
+
+def test_an_upload_goes_from_sending_to_done(ledger):
+    run = begin(ledger)
+    payload = {"tags": [], "shapes": [SHAPE, SHAPE]}
+    upload = ledger.write_upload(run, 7, [3, 4], payload, {"shapes": 9}, [("tags", 5)])
+    (stored,) = ledger.uploads(run)
+    assert stored == upload
+    assert stored.removes == (("tags", 5),)
+    ledger.mark_created(upload, {"shapes": [11, None]})
+    assert [(m.kind, m.server_id, m.sent) for m in ledger.made(run=run)] == [("shapes", 11, SHAPE)]
+    assert ledger.known_ids(7, "http://a") == {("shapes", 11)}
+    assert ledger.known_ids(7, "http://b") == set()
+    ledger.mark_resent(upload)
+    ledger.mark_done(upload)
+    (stored,) = ledger.uploads(run, job=7)
+    assert (stored.state, stored.resent) == ("done", True)
+
+
+def test_frames_are_finished_when_written_down_or_skipped(ledger):
+    run = begin(ledger)
+    ledger.write_upload(run, 7, [0, 1], {}, {}, [])
+    ledger.skip(run, 8, 5, "corrupt")
+    assert ledger.finished_frames(run) == {(7, 0), (7, 1), (8, 5)}
+    assert ledger.skipped(run) == {(8, 5): "corrupt"}
+
+
+def test_a_refused_upload_is_forgotten(ledger):
+    run = begin(ledger)
+    upload = ledger.write_upload(run, 7, [0], {"shapes": [SHAPE]}, {}, [])
+    ledger.forget_upload(upload)
+    assert ledger.uploads(run) == []
+
+
+def test_what_runs_made_in_a_job_is_told_by_server(ledger):
+    for server in ("http://a", "http://b"):
+        run = begin(ledger, server)
+        ledger.mark_created(ledger.write_upload(run, 7, [3], {"shapes": [SHAPE]}, {}, []), {"shapes": [1]})
+    assert len(ledger.made(job=7)) == 2
+    assert len(ledger.made(job=7, server="http://b")) == 1
+
+
+def test_a_run_is_held_by_one(ledger, tmp_path):
+    run = begin(ledger)
+    with ledger.hold(run), Ledger(ledger.path) as other, pytest.raises(BadRequest, match="another process"):
+        with other.hold(run):
+            pass
+    with ledger.hold(run):
+        pass
+
+
+def test_a_file_that_is_no_ledger_is_refused(tmp_path):
+    path = tmp_path / "ledger.sqlite3"
+    path.write_bytes(b"this is no database, not at all, not one bit" * 100)
+    with pytest.raises(ConfigError, match="cannot use"):
+        Ledger(path)
+
+
+def test_a_newer_ledger_is_refused(tmp_path):
+    path = tmp_path / "ledger.sqlite3"
+    with Ledger(path) as ledger:
+        ledger._db.execute("PRAGMA user_version=99")
+    with pytest.raises(ConfigError, match="newer cvat-sidecar"):
+        Ledger(path)
