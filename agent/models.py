@@ -1,0 +1,276 @@
+"""Model references turned into loaded models.
+
+`scheme:name` names a model. The scheme names an adapter, found through the entry points of the group
+`cvat_sidecar.adapters`; the built-in ones come in by the same door, and by a table where the program runs from a
+bare clone without being installed. Adapters, and with them torch and the like, are imported when a model of theirs
+is loaded, never before.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.metadata
+import inspect
+import re
+import types
+import typing
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import Any
+
+from agent.contract import Detector, Interactor, Label, Reidentifier, Tracker, facts_of
+from agent.errors import ConfigError, ModelLoadFailed, ModelNotFound, SidecarError
+
+GROUP = "cvat_sidecar.adapters"
+
+_BUILT_IN = {
+    "local": "adapters.local",
+    "hf": "adapters.huggingface",
+    "cvat": "adapters.cvat_function",
+    "opencv": "adapters.opencv",
+}
+_KINDS = {"detector": Detector, "interactor": Interactor, "tracker": Tracker, "reid": Reidentifier}
+_REFERENCE = re.compile(r"([A-Za-z][A-Za-z0-9_+-]*):(.+)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelReference:
+    """What a person writes to name a model."""
+
+    scheme: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.scheme}:{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model that is ready to run, and what is known about it."""
+
+    reference: ModelReference
+    model: Any
+    """What the adapter returned: a Detector, Interactor, Tracker or Reidentifier, as `kind` says."""
+    kind: str
+    """detector, interactor, tracker or reid: CVAT's function kinds."""
+    labels: tuple[Label, ...] = ()
+    version: str = "unknown"
+    """Names the weights; the ledger keeps it."""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    default_threshold: float = 0.0
+    batch_size: int = 1
+    """How many frames the model likes at once."""
+
+    def close(self) -> None:
+        """Lets the model free what it holds."""
+        if callable(close := getattr(self.model, "close", None)):
+            close()
+
+
+def parse_reference(text: str) -> ModelReference:
+    """The scheme and the name of `scheme:name`; ModelNotFound, with a hint for a path or a bare id."""
+    text = text.strip()
+    match = _REFERENCE.fullmatch(text)
+    if match is None:
+        raise ModelNotFound(f"model {text!r}: got no scheme, allowed: {_forms()}{_hint(text)}")
+    return ModelReference(match[1].lower(), match[2])
+
+
+def load_model(
+    reference: str, *, device: str = "auto", options: Mapping[str, Any] | None = None
+) -> LoadedModel:
+    """The model that a reference names, ready to run.
+
+    Raises ModelNotFound, ModelLoadFailed, or ConfigError for an option that the adapter does not take.
+    """
+    parsed = parse_reference(reference)
+    load = _load_function(parsed)
+    values = _check_options(load, options or {}, str(parsed))
+    try:
+        model = load(parsed.name, device=device, **values)
+    except SidecarError:
+        raise
+    except Exception as error:
+        raise ModelLoadFailed(f"{parsed}: {_one_line(error)}") from error
+    return _describe(parsed, model)
+
+
+def known_schemes() -> tuple[str, ...]:
+    """The schemes that can be loaded, installed plug-ins included."""
+    return tuple(sorted(set(_BUILT_IN) | {entry.name for entry in _entry_points()}))
+
+
+def _entry_points() -> Sequence[importlib.metadata.EntryPoint]:
+    return tuple(importlib.metadata.entry_points(group=GROUP))
+
+
+def _load_function(reference: ModelReference) -> Callable[..., Any]:
+    """The adapter's `load`: of a module, of an object, or the callable itself."""
+    scheme = reference.scheme
+    places = {entry.value for entry in _entry_points() if entry.name == scheme}
+    if not places and scheme in _BUILT_IN:
+        places = {_BUILT_IN[scheme]}
+    if not places:
+        near = difflib.get_close_matches(scheme, known_schemes(), n=1)
+        hint = f"; did you mean '{near[0]}:{reference.name}'?" if near else _hint(str(reference))
+        raise ModelNotFound(f"model {str(reference)!r}: unknown scheme {scheme!r}, allowed: {_forms()}{hint}")
+    if len(places) > 1:
+        raise ModelLoadFailed(
+            f"{reference}: several packages offer the scheme {scheme!r}: {', '.join(sorted(places))};"
+            " uninstall all but one"
+        )
+    (place,) = places
+    try:
+        adapter = importlib.metadata.EntryPoint(name=scheme, value=place, group=GROUP).load()
+    except ImportError as error:
+        raise ModelLoadFailed(f"{reference}: its adapter {place} cannot be imported: {error}") from error
+    except Exception as error:
+        raise ModelLoadFailed(f"{reference}: its adapter {place} is broken: {_one_line(error)}") from error
+    load: Any = getattr(adapter, "load", adapter)
+    if not callable(load):
+        raise ModelLoadFailed(
+            f"{reference}: its adapter {place} has no load(name, *, device, …) (see agent/contract.py)"
+        )
+    return load  # type: ignore[no-any-return]
+
+
+def _check_options(load: Callable[..., Any], options: Mapping[str, Any], owner: str) -> dict[str, Any]:
+    """The options, held to the names and types of the signature of `load`; an int will do for a float."""
+    parameters = [p for p in inspect.signature(load).parameters.values() if p.name != "device"]
+    taken = {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY}
+    allowed = ", ".join(taken) or "none"
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        for name in options:
+            if name not in taken:
+                near = difflib.get_close_matches(name, taken, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise ConfigError(f"{owner}: unknown option {name!r}, allowed: {allowed}{hint}")
+    for name, parameter in taken.items():
+        if parameter.default is parameter.empty and name not in options:
+            raise ConfigError(f"{owner}: option {name!r} is missing")
+    types_of = _annotations(load)
+    return {name: _typed(value, types_of.get(name, Any), name, owner) for name, value in options.items()}
+
+
+def _annotations(load: Callable[..., Any]) -> dict[str, Any]:
+    function = load.__init__ if inspect.isclass(load) else load
+    try:
+        return typing.get_type_hints(function)
+    except (NameError, TypeError):  # names that only a type checker sees: leave the types to the adapter
+        return {}
+
+
+def _typed(value: Any, annotation: Any, name: str, owner: str) -> Any:
+    choices = typing.get_args(annotation) if _is_union(annotation) else (annotation,)
+    if float in choices and type(value) is int:
+        return float(value)
+    if any(_fits(value, choice) for choice in choices):
+        return value
+    words = " or ".join(_word(choice) for choice in choices if choice is not type(None))
+    raise ConfigError(f"{owner}: option {name!r}: got {value!r}, allowed: {words}")
+
+
+def _is_union(annotation: Any) -> bool:
+    return typing.get_origin(annotation) in (typing.Union, types.UnionType)
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+    """Whether a TOML value is what an annotation says; annotations that TOML has no word for accept all."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Literal:
+        return any(value == choice and type(value) is type(choice) for choice in arguments)
+    if annotation is None or annotation is type(None):
+        return value is None
+    if annotation in (str, int, float, bool):
+        return type(value) is annotation
+    if origin in (list, tuple, Sequence) or annotation in (list, tuple, Sequence):
+        if isinstance(value, str) or not isinstance(value, Sequence):
+            return False
+        return not arguments or all(_fits_item(item, arguments) for item in value)
+    if origin in (dict, Mapping) or annotation in (dict, Mapping):
+        return isinstance(value, Mapping)
+    return True
+
+
+def _fits_item(item: Any, annotations: Sequence[Any]) -> bool:
+    choices = _flat(annotations)
+    return any(_fits(item, choice) for choice in choices) or (float in choices and type(item) is int)
+
+
+def _flat(annotations: Sequence[Any]) -> list[Any]:
+    """The alternatives of a container's arguments: `tuple[int | float, ...]` gives int and float."""
+    return [c for a in annotations for c in (typing.get_args(a) if _is_union(a) else (a,)) if c is not ...]
+
+
+def _word(annotation: Any) -> str:
+    """The annotation in words for a person who writes TOML."""
+    words = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+    if annotation in words:
+        return words[annotation]
+    if typing.get_origin(annotation) is typing.Literal:
+        return " | ".join(repr(choice) for choice in typing.get_args(annotation))
+    if typing.get_origin(annotation) in (list, tuple, Sequence):
+        return "a list of " + " or ".join(_word(choice) for choice in _flat(typing.get_args(annotation)))
+    return str(getattr(annotation, "__name__", annotation))
+
+
+def _describe(reference: ModelReference, model: Any) -> LoadedModel:
+    kind = next((kind for kind, protocol in _KINDS.items() if isinstance(model, protocol)), None)
+    if kind is None:
+        raise ModelLoadFailed(
+            f"{reference}: its adapter gave a {type(model).__name__}, which is none of {', '.join(_KINDS)}"
+            " (see agent/contract.py)"
+        )
+    facts = {str(name): str(value) for name, value in facts_of(model).items()}
+    return LoadedModel(
+        reference=reference,
+        model=model,
+        kind=kind,
+        labels=_labels(reference, model, kind),
+        version=facts.get("version", "unknown"),
+        facts=facts,
+        default_threshold=_number(reference, model, "default_threshold", 0.0, 0.0, 1.0),
+        batch_size=int(_number(reference, model, "batch_size", 1, 1, 4096)),
+    )
+
+
+def _labels(reference: ModelReference, model: Any, kind: str) -> tuple[Label, ...]:
+    labels = tuple(getattr(model, "labels", ()))
+    if wrong := [label for label in labels if not isinstance(label, Label)]:
+        raise ModelLoadFailed(f"{reference}: labels: got {wrong[0]!r}, allowed: agent.contract.Label")
+    if twice := [name for name, count in Counter(label.name for label in labels).items() if count > 1]:
+        raise ModelLoadFailed(f"{reference}: labels: {', '.join(map(repr, twice[:5]))} more than once")
+    if kind == "detector" and not labels:
+        raise ModelLoadFailed(f"{reference}: labels: got none; a detector has to name what it can find")
+    return labels
+
+
+def _number(
+    reference: ModelReference, model: Any, name: str, default: float, low: float, high: float
+) -> float:
+    value = getattr(model, name, default)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        raise ModelLoadFailed(f"{reference}: {name}: got {value!r}, allowed: {low:g} to {high:g}")
+    return value
+
+
+def _forms() -> str:
+    return ", ".join(f"{scheme}:NAME" for scheme in known_schemes())
+
+
+def _hint(text: str) -> str:
+    path = PurePath(text)
+    if path.suffix == ".py":
+        return f"; did you mean 'cvat:{text}'?"
+    if path.suffix.lower() in (".onnx", ".pt", ".pth", ".tflite", ".engine"):
+        return f"; did you mean 'local:{text}'?"
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", text):
+        return f"; did you mean 'hf:{text}'?"
+    return ""
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
