@@ -1,9 +1,9 @@
 """Model references turned into loaded models.
 
 `scheme:name` names a model. The scheme names an adapter, found through the entry points of the group
-`cvat_sidecar.adapters`; the built-in ones come in by the same door, and by a table where the program runs from a
-bare clone without being installed. Adapters, and with them torch and the like, are imported when a model of theirs
-is loaded, never before.
+`cvat_sidecar.adapters`; the built-in ones come in by the same door, and by a table where the program runs
+from a bare clone without being installed. Adapters, and with them torch and the like, are imported when a
+model of theirs is loaded, never before.
 """
 
 from __future__ import annotations
