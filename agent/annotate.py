@@ -10,7 +10,6 @@ from agent.contract import Detection, Frame
 from agent.cvat.frames import BadFrame
 from agent.errors import BadPrediction
 from agent.filters import filter_detections
-from agent.geometry import shift
 from agent.host import Host
 from agent.lease import Lease
 from agent.plan import Place, Plan

@@ -60,9 +60,7 @@ def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
 
 
 @click.group("cvat-sidecar", cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option(
-    "--version", is_flag=True, callback=_version, expose_value=False, is_eager=True, help="Show the version."
-)
+@click.option("--version", is_flag=True, callback=_version, expose_value=False, is_eager=True, help="Show the version.")
 @click.option("-v", "--verbose", count=True, help="Log more to standard error; twice: everything.")
 def command(verbose: int) -> None:
     """Models from local weights, Hugging Face or anywhere else, connected to your CVAT server."""
@@ -102,9 +100,7 @@ def _report(error: Exception) -> int:
         click.echo(f"Error: {error}", err=True)
         return error.exit_code
     logging.getLogger(__name__).critical("this is a defect in cvat-sidecar", exc_info=error)
-    click.echo(
-        f"Error: {type(error).__name__}: {error} (a defect in cvat-sidecar; please report it)", err=True
-    )
+    click.echo(f"Error: {type(error).__name__}: {error} (a defect in cvat-sidecar; please report it)", err=True)
     return 70
 
 

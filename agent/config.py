@@ -59,9 +59,7 @@ def load_server(file: Path | None = None, **given: Any) -> ServerSettings:
         for name in ("host", "port", "user"):
             if name in given:
                 raise ConfigError(f"--profile: got --profile and a {name}, allowed: one of them")
-        settings = {
-            k: v for k, v in settings.items() if k not in ("host", "port", "user", "password", "token")
-        }
+        settings = {k: v for k, v in settings.items() if k not in ("host", "port", "user", "password", "token")}
     if "user" in given or "host" in given:
         settings.pop("profile", None)
     if "user" in given:
@@ -90,9 +88,7 @@ def _server_of(tables: dict[str, Any], file: Path) -> dict[str, Any]:
         if key not in _SERVER_KEYS:
             raise ConfigError(f"{file}: cvat: unknown key {key!r}{_near(key, _SERVER_KEYS)}")
         kind = _SERVER_KEYS[key]
-        if not isinstance(value, (int, float) if kind is float else kind) or (
-            kind is not bool and value is True
-        ):
+        if not isinstance(value, (int, float) if kind is float else kind) or (kind is not bool and value is True):
             raise ConfigError(f"{file}: cvat: {key}: got {value!r}, allowed: a {kind.__name__}")
     settings = {k: v for k, v in table.items() if not k.endswith(("_env", "_file"))}
     for secret in ("password", "token"):

@@ -17,9 +17,7 @@ def pictures_in(folder: Path) -> list[Path]:
     """The pictures of a folder, by name."""
     found = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES)
     if not found:
-        raise ConfigError(
-            f"--images {folder}: got no pictures, allowed: files that end in {', '.join(PICTURES)}"
-        )
+        raise ConfigError(f"--images {folder}: got no pictures, allowed: files that end in {', '.join(PICTURES)}")
     return found
 
 
@@ -28,15 +26,9 @@ def portraits(folder: Path) -> list[Path]:
     from PIL import Image, ImageOps
 
     spec = find_spec("matplotlib")
-    place = (
-        Path(spec.origin).parent / "mpl-data" / "sample_data" / "grace_hopper.jpg"
-        if spec and spec.origin
-        else None
-    )
+    place = Path(spec.origin).parent / "mpl-data" / "sample_data" / "grace_hopper.jpg" if spec and spec.origin else None
     if place is None or not place.exists():
-        raise ConfigError(
-            "demo: matplotlib's sample portrait is not installed; give your own pictures by --images DIR"
-        )
+        raise ConfigError("demo: matplotlib's sample portrait is not installed; give your own pictures by --images DIR")
     portrait = Image.open(place).convert("RGB")
     small = portrait.resize((portrait.width // 2, portrait.height // 2))
     row = Image.new("RGB", (small.width * 3, small.height), "white")

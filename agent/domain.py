@@ -195,9 +195,7 @@ class Attribute:
 
     def __post_init__(self) -> None:
         if self.input_type not in INPUT_TYPES:
-            raise ValueError(
-                f"attribute {self.name!r}: input type {self.input_type!r}, allowed: {INPUT_TYPES}"
-            )
+            raise ValueError(f"attribute {self.name!r}: input type {self.input_type!r}, allowed: {INPUT_TYPES}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +246,4 @@ class Roi:
     def __post_init__(self) -> None:
         if not (0 <= self.left < self.right and 0 <= self.top < self.bottom):
             got = f"{self.left},{self.top},{self.right},{self.bottom}"
-            raise ValueError(
-                f"roi: got {got}, allowed: left,top,right,bottom with left < right and top < bottom"
-            )
+            raise ValueError(f"roi: got {got}, allowed: left,top,right,bottom with left < right and top < bottom")

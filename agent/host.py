@@ -47,9 +47,7 @@ class Host:
         self._thread = threading.Thread(target=self._run, name=f"host-{name}", daemon=True)
         self._thread.start()
 
-    def submit(
-        self, frames: Sequence[Frame], context: Context, priority: int = BATCH
-    ) -> Future[list[Prediction]]:
+    def submit(self, frames: Sequence[Frame], context: Context, priority: int = BATCH) -> Future[list[Prediction]]:
         """The predictions for a batch, one for each frame, once its turn has come."""
         answer: Future[list[Prediction]] = Future()
         self._put(priority, lambda: self._predict(frames, context), answer)

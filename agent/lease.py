@@ -20,9 +20,7 @@ class Lease(Protocol):
 class LocalLease:
     """A request of the person at this terminal, cancelled by Ctrl-C."""
 
-    def __init__(
-        self, stop: threading.Event, progress: Callable[[int, int], None] = lambda done, total: None
-    ):
+    def __init__(self, stop: threading.Event, progress: Callable[[int, int], None] = lambda done, total: None):
         self._stop = stop
         self._progress = progress
 

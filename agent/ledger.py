@@ -216,9 +216,7 @@ class Ledger:
         """Writes down what is about to be sent."""
         blob, removes = zlib.compress(json.dumps(payload).encode(), 3), tuple(removes)
         with self._change() as db:
-            (number,) = db.execute(
-                "SELECT COALESCE(MAX(number), 0) + 1 FROM uploads WHERE run = ?", (run,)
-            ).fetchone()
+            (number,) = db.execute("SELECT COALESCE(MAX(number), 0) + 1 FROM uploads WHERE run = ?", (run,)).fetchone()
             db.execute(
                 "INSERT INTO uploads (run, number, job, frames, payload, above, removes, state)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, 'sending')",
@@ -229,9 +227,7 @@ class Ledger:
     def mark_resent(self, upload: Upload) -> None:
         """Remembers that it was sent again after silence, so that a late twin is looked for at the end."""
         with self._change() as db:
-            db.execute(
-                "UPDATE uploads SET resent = 1 WHERE run = ? AND number = ?", (upload.run, upload.number)
-            )
+            db.execute("UPDATE uploads SET resent = 1 WHERE run = ? AND number = ?", (upload.run, upload.number))
 
     def mark_created(self, upload: Upload, ids: Mapping[str, Sequence[int | None]]) -> None:
         """Keeps the ids that the server gave, in the order of the payload (None: it is not there any more)."""
@@ -259,13 +255,10 @@ class Ledger:
         where = "" if job is None else " AND job = ?"
         values = (run,) if job is None else (run, job)
         return [
-            _upload(row)
-            for row in self._rows(f"SELECT * FROM uploads WHERE run = ?{where} ORDER BY number", *values)
+            _upload(row) for row in self._rows(f"SELECT * FROM uploads WHERE run = ?{where} ORDER BY number", *values)
         ]
 
-    def made(
-        self, *, job: int | None = None, run: str | None = None, server: str | None = None
-    ) -> list[Made]:
+    def made(self, *, job: int | None = None, run: str | None = None, server: str | None = None) -> list[Made]:
         """What runs made: of a job (of one server), or of a run."""
         rows = self._rows(
             "SELECT o.* FROM objects o JOIN runs r ON r.id = o.run WHERE (?1 IS NULL OR o.job = ?1)"
@@ -297,9 +290,7 @@ class Ledger:
 
     @staticmethod
     def _set_state(db: sqlite3.Connection, upload: Upload, state: str) -> None:
-        db.execute(
-            "UPDATE uploads SET state = ? WHERE run = ? AND number = ?", (state, upload.run, upload.number)
-        )
+        db.execute("UPDATE uploads SET state = ? WHERE run = ? AND number = ?", (state, upload.run, upload.number))
 
     # --------------------------------------------------------------- skipped
 

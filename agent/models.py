@@ -78,9 +78,7 @@ def parse_reference(text: str) -> ModelReference:
     return ModelReference(match[1].lower(), match[2])
 
 
-def load_model(
-    reference: str, *, device: str = "auto", options: Mapping[str, Any] | None = None
-) -> LoadedModel:
+def load_model(reference: str, *, device: str = "auto", options: Mapping[str, Any] | None = None) -> LoadedModel:
     """The model that a reference names, ready to run.
 
     Raises ModelNotFound, ModelLoadFailed, or ConfigError for an option that the adapter does not take.
@@ -247,9 +245,7 @@ def _labels(reference: ModelReference, model: Any, kind: str) -> tuple[Label, ..
     return labels
 
 
-def _number(
-    reference: ModelReference, model: Any, name: str, default: float, low: float, high: float
-) -> float:
+def _number(reference: ModelReference, model: Any, name: str, default: float, low: float, high: float) -> float:
     value = getattr(model, name, default)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
         raise ModelLoadFailed(f"{reference}: {name}: got {value!r}, allowed: {low:g} to {high:g}")

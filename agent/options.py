@@ -89,9 +89,7 @@ def parse_mapping(pairs: tuple[str, ...]) -> dict[str, str | None]:
     for pair in pairs:
         name, equals, target = (part.strip() for part in pair.partition("="))
         if not equals or not name:
-            raise ConfigError(
-                f'--map {pair!r}: got no \'=\', allowed: "model label=task label", or "model label="'
-            )
+            raise ConfigError(f'--map {pair!r}: got no \'=\', allowed: "model label=task label", or "model label="')
         if name in mapping:
             raise ConfigError(f"--map {pair!r}: {name!r} is mapped twice")
         mapping[name] = target or None

@@ -10,9 +10,9 @@ import numpy as np
 from agent.annotations import OutputOptions
 from agent.contract import Context
 from agent.cvat.annotations_api import get_annotations
+from agent.cvat.frames import BadFrame
 from agent.cvat.session import Session
 from agent.cvat.work import JobWork, TaskWork
-from agent.cvat.frames import BadFrame
 from agent.domain import Frame, Roi
 from agent.errors import BadRequest
 from agent.existing import Item, occupied_frames

@@ -60,8 +60,7 @@ class RunReport:
             "frames": {"total": self.total, "done": self.done, "skipped": dict(self.skipped)},
             "annotations": dict(self.annotations.most_common()),
             "dropped": {
-                name: {"count": self.dropped[name], "why": why}
-                for name, why in sorted(self.dropped_why.items())
+                name: {"count": self.dropped[name], "why": why} for name, why in sorted(self.dropped_why.items())
             },
             "refused": dict(self.refused.most_common()),
             "removed": self.removed,

@@ -176,5 +176,7 @@ def _drive(
     if preview is not None:
         preview.close()
     if report.total and len(report.skipped) == report.total:
-        raise BadPrediction(f"none of the {report.total} frames could be annotated; the last one: {list(report.skipped.values())[-1]}")
+        raise BadPrediction(
+            f"none of the {report.total} frames could be annotated; the last one: {list(report.skipped.values())[-1]}"
+        )
     return report

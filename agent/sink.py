@@ -66,15 +66,11 @@ class _Pending:
     job: int
     since: float
     frames: list[int] = field(default_factory=list)
-    payload: dict[str, list[dict[str, Any]]] = field(
-        default_factory=lambda: {"tags": [], "shapes": [], "tracks": []}
-    )
+    payload: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: {"tags": [], "shapes": [], "tracks": []})
 
     @property
     def full(self) -> bool:
-        return (
-            sum(map(len, self.payload.values())) >= SHAPES_PER_UPLOAD or len(self.frames) >= FRAMES_PER_UPLOAD
-        )
+        return sum(map(len, self.payload.values())) >= SHAPES_PER_UPLOAD or len(self.frames) >= FRAMES_PER_UPLOAD
 
 
 class UploadSink:
@@ -141,9 +137,7 @@ class UploadSink:
         """The next item; meanwhile what has waited long enough is sent."""
         while True:
             pending = self._pending
-            patience = (
-                None if pending is None else max(0.0, pending.since + SECONDS_PER_UPLOAD - self._clock())
-            )
+            patience = None if pending is None else max(0.0, pending.since + SECONDS_PER_UPLOAD - self._clock())
             try:
                 return self._queue.get(timeout=patience)
             except queue.Empty:

@@ -37,9 +37,7 @@ class UndoResult:
             yield f"{self.jobs_gone} jobs no longer exist"
 
 
-def undo_run(
-    run: str, server: ServerSettings, ledger: Path | None, *, changed_too: bool = False
-) -> UndoResult:
+def undo_run(run: str, server: ServerSettings, ledger: Path | None, *, changed_too: bool = False) -> UndoResult:
     """Removes what the run created. A run that is still going must be stopped first."""
     with Ledger(ledger) as book, open_session(server) as session:
         record = book.run(run)
@@ -49,13 +47,9 @@ def undo_run(
             raise BadRequest(f"run {record.id}: it is undone already")
         result = UndoResult(record.id)
         with book.hold(record.id):
-            for job in {
-                upload.job for upload in book.uploads(record.id) if upload.state == "sending" or upload.resent
-            }:
+            for job in {upload.job for upload in book.uploads(record.id) if upload.state == "sending" or upload.resent}:
                 JobUploads(session, book, record.id, job, wait=time.sleep).adopt()
-            for job, items in groupby(
-                sorted(book.made(run=record.id), key=lambda m: m.job), key=lambda m: m.job
-            ):
+            for job, items in groupby(sorted(book.made(run=record.id), key=lambda m: m.job), key=lambda m: m.job):
                 _undo_job(session, job, list(items), changed_too, result)
             book.end(record.id, "undone", {**record.report, "undone": result.removed})
         return result

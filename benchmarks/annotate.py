@@ -94,16 +94,19 @@ class Bench:
         small, large = self.picture_task(self.args.frames), self.picture_task(10 * self.args.frames)
         for _ in range(self.args.turns):
             few, many = (self.annotate(task, "seconds=float:0.0")[1] for task in (small, large))
-            print(f"  peak {few / 1024:.0f} MiB for {self.args.frames} frames, {many / 1024:.0f} MiB for ten times as many")
+            print(
+                f"  peak {few / 1024:.0f} MiB for {self.args.frames} frames, {many / 1024:.0f} MiB for ten times as many"
+            )
             ratios.append(many / few)
         show("memory: peak of ten times as many frames / peak", ratios, 1.1, at_most=True)
 
     def video(self) -> None:
         """Frames of a 720p video task by chunk against frame by frame."""
-        from agent.config import ServerSettings
         from agent.cvat.frames import ChunkFrames, fetch_frame
         from agent.cvat.session import open_session
         from agent.cvat.work import find_work
+
+        from agent.config import ServerSettings
 
         task, ratios = self.video_task(frames=self.args.frames), []
         with open_session(ServerSettings(host=self.url, user=USER, password=PASSWORD)) as session:
@@ -126,7 +129,9 @@ class Bench:
     def run(self, command: list[str]) -> tuple[float, int]:
         """(seconds, peak memory in KiB) of a whole process."""
         began = time.perf_counter()
-        process = subprocess.Popen(command, env=self.env, cwd=HERE.parent, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        process = subprocess.Popen(
+            command, env=self.env, cwd=HERE.parent, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
         assert process.stderr is not None
         said = process.stderr.read()
         _, status, usage = os.wait4(process.pid, 0)
@@ -138,7 +143,17 @@ class Bench:
         """(report, peak memory in KiB) of a run with the sleeping model."""
         report = self.folder / "report.json"
         model = f"cvat:{HERE / 'sleeper.py'}"
-        command = [*self.sidecar("annotate"), "--task", task, "--model", model, "-p", param, "--report", str(report)]
+        command = [
+            *self.sidecar("annotate"),
+            "--task",
+            task,
+            "--model",
+            model,
+            "-p",
+            param,
+            "--report",
+            str(report),
+        ]
         _, peak = self.run(command)
         return json.loads(report.read_text()), peak
 
@@ -172,7 +187,10 @@ class Bench:
             from agent.models import load_model
 
             names = [label.name for label in load_model(labels_of, device="cpu").labels]
-        spec = {"name": f"{count} pictures", "labels": [{"name": name, "type": "rectangle"} for name in names]}
+        spec = {
+            "name": f"{count} pictures",
+            "labels": [{"name": name, "type": "rectangle"} for name in names],
+        }
         with self.client() as client:
             return str(client.tasks.create_from_data(spec, self.pictures(count), data_params={"image_quality": 85}).id)
 
@@ -217,7 +235,9 @@ def show(title: str, ratios: list[float], goal: float, *, at_most: bool = False)
     middle = statistics.median(ratios)
     reached = middle <= goal if at_most else middle >= goal
     spread = f"{min(ratios):.2f} to {max(ratios):.2f} in {len(ratios)} turns"
-    print(f"{title}: {middle:.2f} ({spread}; goal {'<=' if at_most else '>='} {goal}: {'reached' if reached else 'missed'})")
+    print(
+        f"{title}: {middle:.2f} ({spread}; goal {'<=' if at_most else '>='} {goal}: {'reached' if reached else 'missed'})"
+    )
 
 
 if __name__ == "__main__":

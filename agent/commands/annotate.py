@@ -16,13 +16,9 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.command("annotate")
 @click.option("--task", type=click.IntRange(min=1), metavar="N", help="Annotate this task.")
 @click.option("--job", type=click.IntRange(min=1), metavar="N", help="Annotate this job.")
-@click.option(
-    "--project", type=click.IntRange(min=1), metavar="N", help="Annotate all tasks of this project."
-)
+@click.option("--project", type=click.IntRange(min=1), metavar="N", help="Annotate all tasks of this project.")
 @model_options
-@click.option(
-    "--threshold", type=click.FloatRange(0, 1), help="Keep what scores at least this [default: the model's]."
-)
+@click.option("--threshold", type=click.FloatRange(0, 1), help="Keep what scores at least this [default: the model's].")
 @click.option(
     "--map",
     "mapping",
@@ -30,17 +26,13 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
     metavar='"A=B"',
     help="Model label A becomes task label B; 'A=' drops it.",
 )
-@click.option(
-    "--label-map", metavar="NAME|FILE", help="A label map by name (see label_maps/) or a TOML file."
-)
+@click.option("--label-map", metavar="NAME|FILE", help="A label map by name (see label_maps/) or a TOML file.")
 @click.option(
     "--batch-size",
     type=click.IntRange(min=1),
     help="Frames that the model gets at once [default: the model's].",
 )
-@click.option(
-    "--quality", type=click.Choice(["compressed", "original"]), default="compressed", show_default=True
-)
+@click.option("--quality", type=click.Choice(["compressed", "original"]), default="compressed", show_default=True)
 @click.option(
     "--frames",
     "selection",

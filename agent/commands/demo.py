@@ -23,9 +23,7 @@ if TYPE_CHECKING:
     metavar="DIR",
     help="Your pictures [default: a portrait that comes with matplotlib, in four variations].",
 )
-@click.option(
-    "--threshold", type=click.FloatRange(0, 1), help="Keep what scores at least this [default: the model's]."
-)
+@click.option("--threshold", type=click.FloatRange(0, 1), help="Keep what scores at least this [default: the model's].")
 @click.option("--report", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.json")
 @click.option(
     "--preview",
@@ -75,9 +73,7 @@ def _run(
         with open_session(server) as session:
             task = create_image_task(session, "demo", labels, pictures)
             click.echo(f"a CVAT stand-in at {sandbox.url}, task {task}: {len(pictures)} pictures", err=True)
-            options = Options(
-                model=model, params=params, device=device, threshold=threshold, quality="original"
-            )
+            options = Options(model=model, params=params, device=device, threshold=threshold, quality="original")
             target, ledger = Target("task", task), folder / "ledger.sqlite3"
             code = run_annotation(server, target, options, preview=preview, report=report, ledger=ledger)
             click.echo(f"read back   {_count_stored(session, task)} annotations from the server")
@@ -91,6 +87,4 @@ def _count_stored(session: Session, task: int) -> int:
 
     jobs = [job for part in find_work(session, task=task) for job in part.jobs]
     stored = [get_annotations(session, job.id) for job in jobs]
-    return sum(
-        len(annotations.get(kind, [])) for annotations in stored for kind in ("tags", "shapes", "tracks")
-    )
+    return sum(len(annotations.get(kind, [])) for annotations in stored for kind in ("tags", "shapes", "tracks"))

@@ -28,9 +28,5 @@ def show(reference: str, params: tuple[str, ...], device: str, all_labels: bool)
     for name, value in rows.items():
         click.echo(f"{name:<{width}}{value}")
     names = [label.name if label.type == "any" else f"{label.name} ({label.type})" for label in loaded.labels]
-    shown = (
-        names
-        if all_labels or len(names) <= 12
-        else [*names[:10], f"… and {len(names) - 10} more (--all-labels)"]
-    )
+    shown = names if all_labels or len(names) <= 12 else [*names[:10], f"… and {len(names) - 10} more (--all-labels)"]
     click.echo(f"{'labels':<{width}}{len(names)}: {', '.join(shown)}")

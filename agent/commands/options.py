@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 _SERVER = (
-    click.option(
-        "--server-host", metavar="HOST", help="Name or URL of the CVAT server [default: http://localhost]."
-    ),
+    click.option("--server-host", metavar="HOST", help="Name or URL of the CVAT server [default: http://localhost]."),
     click.option("--server-port", type=click.IntRange(1, 65535), metavar="PORT", help="Its port."),
     click.option(
         "--auth",
@@ -66,9 +64,7 @@ _MODEL = (
         metavar="NAME=VALUE",
         help="An option of the model, also as NAME=TYPE:VALUE (int, float, str, bool).",
     ),
-    click.option(
-        "--device", default="auto", show_default=True, help="Where the model runs: auto, cpu, cuda, cuda:1 …"
-    ),
+    click.option("--device", default="auto", show_default=True, help="Where the model runs: auto, cpu, cuda, cuda:1 …"),
 )
 
 
@@ -120,9 +116,7 @@ def _credentials(auth: str | None) -> tuple[str | None, str | None]:
     if auth is None:
         return None, None
     user, _, password = auth.partition(":")
-    return user, password or os.environ.get("PASS") or click.prompt(
-        f"Password for {user}", hide_input=True, err=True
-    )
+    return user, password or os.environ.get("PASS") or click.prompt(f"Password for {user}", hide_input=True, err=True)
 
 
 def model_params(params: tuple[str, ...]) -> dict[str, Any]:

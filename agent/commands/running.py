@@ -39,9 +39,7 @@ def run_annotation(
     """Annotates, shows how it goes, and returns the exit code."""
     from agent.runs import start
 
-    return watch_run(
-        server, lambda around: start(target, options, around, dry_run=dry_run), preview, report, ledger
-    )
+    return watch_run(server, lambda around: start(target, options, around, dry_run=dry_run), preview, report, ledger)
 
 
 def resume_run(

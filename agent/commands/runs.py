@@ -82,9 +82,7 @@ def undo(run: str, changed_too: bool, ledger: Path | None, **values: Any) -> Non
 
 @command.command("resume")
 @click.argument("run")
-@click.option(
-    "--preview", type=click.Path(file_okay=False, path_type=Path), metavar="DIR", help="As for annotate."
-)
+@click.option("--preview", type=click.Path(file_okay=False, path_type=Path), metavar="DIR", help="As for annotate.")
 @click.option("--report", type=_FILE, metavar="FILE.json", help="Write the report as JSON.")
 @_LEDGER
 @server_options

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 from agent.annotations import content_key, same_content
 from agent.cvat.annotations_api import create, delete, get_annotations
 from agent.cvat.session import Session
+
 from agent.errors import ServerRefused, ServerUnavailable
 from agent.ledger import KINDS, Ledger, Made, Upload
 
@@ -29,9 +30,7 @@ ATTEMPTS = 8
 class JobUploads:
     """The uploads of one run to one job."""
 
-    def __init__(
-        self, session: Session, ledger: Ledger, run: str, job: int, *, wait: Callable[[float], None]
-    ) -> None:
+    def __init__(self, session: Session, ledger: Ledger, run: str, job: int, *, wait: Callable[[float], None]) -> None:
         self._session = session
         self._ledger = ledger
         self._run = run
@@ -40,9 +39,7 @@ class JobUploads:
         self._above: dict[str, int] | None = None
         self._resent: dict[int, Upload] = {}
 
-    def add(
-        self, frames: Sequence[int], payload: Annotations, removes: Iterable[tuple[str, int]] = ()
-    ) -> None:
+    def add(self, frames: Sequence[int], payload: Annotations, removes: Iterable[tuple[str, int]] = ()) -> None:
         """Creates the annotations of these frames, then takes away what they replace."""
         above = self._highest() if any(payload.values()) else {}
         upload = self._ledger.write_upload(self._run, self._job, frames, dict(payload), above, removes)
@@ -83,9 +80,7 @@ class JobUploads:
             for kind, items in find_sent(upload, stored, known).items():
                 twins[kind] += [item for item in items if item is not None]
         if count := sum(map(len, twins.values())):
-            log.warning(
-                "job %d: %d annotations had arrived twice; the second ones are removed", self._job, count
-            )
+            log.warning("job %d: %d annotations had arrived twice; the second ones are removed", self._job, count)
             delete(self._session, self._job, twins)
         self._resent.clear()
 
@@ -146,9 +141,7 @@ class JobUploads:
     def _highest(self) -> dict[str, int]:
         if self._above is None:
             stored = get_annotations(self._session, self._job)
-            self._above = {
-                kind: max((item["id"] for item in stored.get(kind, ())), default=0) for kind in KINDS
-            }
+            self._above = {kind: max((item["id"] for item in stored.get(kind, ())), default=0) for kind in KINDS}
         return dict(self._above)
 
     def _note_highest(self, ids: Mapping[str, Sequence[int | None]]) -> None:

@@ -3,8 +3,9 @@
     with Sandbox(users={"bot": "secret"}) as sandbox:
         requests.get(sandbox.url + "/api/server/about")
 
-Reading order: `server` (start and stop), `app` (routes), `exchange` (one call), `state` and `records` (what is kept),
-then one module for each resource. Importing this package is cheap: the server is loaded when `Sandbox` is asked for.
+Reading order: `server` (start and stop), `app` (routes), `exchange` (one call), `state` and `records` (what
+is kept), then one module for each resource. Importing this package is cheap: the server is loaded when
+`Sandbox` is asked for.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from agent.sandbox import (
+    access_tokens,
     accounts,
     background,
     frames,
@@ -49,12 +50,12 @@ def plugins(call: Call) -> Response:
 ROUTES: list[tuple[str, str, Handler]] = [
     ("GET", "/api/server/plugins", plugins),
     ("POST", "/api/auth/logout", accounts.log_out),
-    ("GET", "/api/auth/access_tokens", accounts.list_access_tokens),
-    ("POST", "/api/auth/access_tokens", accounts.create_access_token),
-    ("GET", "/api/auth/access_tokens/self", accounts.this_access_token),
-    ("GET", "/api/auth/access_tokens/{id:int}", accounts.get_access_token),
-    ("PATCH", "/api/auth/access_tokens/{id:int}", accounts.patch_access_token),
-    ("DELETE", "/api/auth/access_tokens/{id:int}", accounts.delete_access_token),
+    ("GET", "/api/auth/access_tokens", access_tokens.list_access_tokens),
+    ("POST", "/api/auth/access_tokens", access_tokens.create_access_token),
+    ("GET", "/api/auth/access_tokens/self", access_tokens.this_access_token),
+    ("GET", "/api/auth/access_tokens/{id:int}", access_tokens.get_access_token),
+    ("PATCH", "/api/auth/access_tokens/{id:int}", access_tokens.patch_access_token),
+    ("DELETE", "/api/auth/access_tokens/{id:int}", access_tokens.delete_access_token),
     ("GET", "/api/users/self", accounts.self_),
     ("GET", "/api/users", accounts.list_users),
     ("GET", "/api/users/{id:int}", accounts.get_user),

@@ -6,7 +6,7 @@ from starlette.responses import Response
 
 from agent.sandbox.creation import request_view
 from agent.sandbox.exchange import Call, page, reply
-from agent.sandbox.listing import listed
+from agent.sandbox.listing import listed, plain
 from agent.sandbox.permissions import is_admin
 from agent.sandbox.records import Request
 
@@ -18,7 +18,7 @@ def _visible(call: Call, request: Request) -> bool:
 def list_requests(call: Call) -> Response:
     """GET /api/requests."""
     names = ("id", "task_id", "status", "created_date")
-    fields = {name: (lambda request, n=name: getattr(request, n)) for name in names}
+    fields = plain(*names)
     fields |= {"action": lambda _: "create", "target": lambda _: "task"}
     seen = [request for request in call.state.requests.all() if _visible(call, request)]
     return listed(call, seen, fields, lambda request: request_view(call.state, request))

@@ -11,6 +11,8 @@ import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from av.video.frame import VideoFrame
+
 from agent.sandbox import pictures, video
 from agent.sandbox.records import Data
 from agent.sandbox.state import State
@@ -68,7 +70,7 @@ def _write(state: State, data: Data, numbers: Sequence[int], quality: str, path:
             archive.writestr(f"{at:06d}{suffix}", content)
 
 
-def _video_frames(state: State, data: Data, numbers: Sequence[int]) -> Iterator[video.VideoFrame]:
+def _video_frames(state: State, data: Data, numbers: Sequence[int]) -> Iterator[VideoFrame]:
     folder = state.media(data.id)
     times = json.loads((folder / "index.json").read_text())
     wanted = [data.start_frame + number * data.step for number in numbers]

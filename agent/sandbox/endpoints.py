@@ -1,4 +1,4 @@
-"""From routes to handlers: reading the body, finding the caller, and turning refusals and errors into answers."""
+"""From routes to handlers: reading the body, finding the caller, turning refusals and errors into answers."""
 
 from __future__ import annotations
 

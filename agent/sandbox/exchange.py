@@ -28,7 +28,7 @@ SERVER_ERROR = NOT_FOUND.replace("Not Found", "Server Error (500)").replace(
 )
 
 
-class Refusal(Exception):
+class Refusal(Exception):  # noqa: N818 - not an error of this program
     """A 4xx answer; the payload is any JSON value, as CVAT has several shapes of errors."""
 
     def __init__(self, status: int, payload: object, headers: dict[str, str] | None = None) -> None:
@@ -62,7 +62,7 @@ def page(html: str, status: int) -> Response:
 
 
 class Call:
-    """One call; `user` is set unless the route is open to anyone, `organization` where the caller named one."""
+    """One call; `user` is there unless anyone may call, `organization` where the caller named one."""
 
     user: User
     organization: Organization | None = None

@@ -84,9 +84,10 @@ class Faults:
     ) -> Fault:
         """Adds a fault for requests whose path has a match of the pattern.
 
-        `count` is how often it strikes, None for always (the default where a probability is given). A status or a cut
-        replaces the answer, `delay` (seconds) alone only holds it up. `when="after"`: the handler runs, its answer is
-        lost. `after_bytes` lets that much of the true answer's body through before the connection is cut.
+        `count` is how often it strikes, None for always (the default where a probability is given). A status
+        or a cut replaces the answer, `delay` (seconds) alone only holds it up. `when="after"`: the handler
+        runs, its answer is lost. `after_bytes` lets that much of the answer's body through before the
+        connection is cut.
         """
         if when not in ("before", "after"):
             raise ValueError(f"when: 'before' or 'after', not {when!r}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import mimetypes
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -217,8 +218,6 @@ def picture_of(call: Call, data: Data, number: int, quality: str) -> tuple[str, 
 
 
 def _member(path: Path, at: int) -> bytes:
-    import zipfile
-
     with zipfile.ZipFile(path) as archive:
         return archive.read(archive.namelist()[at])
 

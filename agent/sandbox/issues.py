@@ -6,7 +6,7 @@ from starlette.responses import Response
 
 from agent.sandbox.accounts import brief
 from agent.sandbox.exchange import Call, Refusal, forbidden, missing, reply
-from agent.sandbox.listing import listed
+from agent.sandbox.listing import listed, plain
 from agent.sandbox.permissions import may_job, may_task, the_job
 from agent.sandbox.records import JSON, Comment, Issue, Task, now
 from agent.sandbox.webhooks import announce, changed
@@ -48,7 +48,7 @@ def list_issues(call: Call) -> Response:
     jobs = call.state.jobs.rows
     seen = [issue for issue in call.state.issues.all() if may_job(call, jobs[issue.job_id])]
     names = ("id", "job_id", "frame", "resolved", "updated_date")
-    fields = {name: (lambda issue, n=name: getattr(issue, n)) for name in names}
+    fields = plain(*names)
     fields["task_id"] = lambda issue: jobs[issue.job_id].task_id
     fields["owner"] = lambda issue: call.state.users.rows[issue.owner_id].username
     return listed(call, seen, fields, lambda issue: _view(call, issue), search=("owner",))

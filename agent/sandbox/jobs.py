@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from agent.sandbox.accounts import brief
 from agent.sandbox.exchange import Call, Refusal, forbidden, reply
-from agent.sandbox.listing import listed
+from agent.sandbox.listing import listed, plain
 from agent.sandbox.permissions import check_assignee, in_scope, may_job, may_task, the_job, the_task
 from agent.sandbox.records import JSON, Job, now
 from agent.sandbox.state import State
@@ -80,7 +80,7 @@ def _fields(state: State) -> dict[str, Any]:
 
     own = ("id", "task_id", "state", "stage", "type", "status", "updated_date", "created_date")
     return {
-        **{name: (lambda job, n=name: getattr(job, n)) for name in (*own, "start_frame", "stop_frame")},
+        **plain(*own, "start_frame", "stop_frame"),
         **{name: task_field(name) for name in ("project_id", "dimension", "mode", "media_type")},
         "task_name": task_field("name"),
         "project_name": project_name,

@@ -1,4 +1,4 @@
-"""Annotations of tasks and jobs. They belong to jobs; a task's are those of its annotation jobs, put together."""
+"""Annotations. They belong to jobs; a task's are those of its annotation jobs, put together."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ def _attribute(state: State, sent: JSON) -> JSON:
 
 
 def change_labels(state: State, sent: list[JSON], owner: Task | Project) -> None:
-    """What a PATCH of a task or project does with its labels: those with an id change or go, others are added."""
+    """Does what a PATCH says of labels: those with an id change or go, others are added."""
     for label in sent:
         known = state.labels.get(label.get("id"))
         if "id" not in label:

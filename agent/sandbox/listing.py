@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from operator import attrgetter
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
@@ -16,6 +18,11 @@ Fields = Mapping[str, Callable[[Any], Any]]
 MAX_PAGE = 10_000
 
 
+def plain(*names: str) -> dict[str, Callable[[Any], Any]]:
+    """Fields that are attributes of the rows."""
+    return {name: attrgetter(name) for name in names}
+
+
 def listed(
     call: Call,
     rows: Sequence[T],
@@ -25,7 +32,7 @@ def listed(
     search: Sequence[str] = (),
     sort: str = "-id",
 ) -> Response:
-    """A page of rows. `fields` can be sorted and filtered by, `search` names those that a search looks into."""
+    """A page of rows; `fields` can be sorted and filtered by, `search` names those that are searched."""
     for name, wanted in call.query.items():
         if name in fields and wanted != "":
             rows = [row for row in rows if _same(fields[name](row), wanted)]
@@ -136,5 +143,5 @@ def _compared(operator: str, values: list[Any]) -> bool:
 def _ordered(values: list[Any], *, strict: bool) -> bool:
     if None in values:
         return False
-    pairs = zip(values, values[1:], strict=False)
+    pairs = pairwise(values)
     return all(a < b if strict else a <= b for a, b in pairs)

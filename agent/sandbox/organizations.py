@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from agent.sandbox.accounts import brief
 from agent.sandbox.exchange import Call, Refusal, forbidden, missing, reply
-from agent.sandbox.listing import listed
+from agent.sandbox.listing import listed, plain
 from agent.sandbox.permissions import is_admin, rank
 from agent.sandbox.records import JSON, Membership, Organization, now
 from agent.sandbox.tasks import remove_files, remove_task
@@ -35,7 +35,7 @@ def _the_organization(call: Call, least: int = 0) -> Organization:
 def list_organizations(call: Call) -> Response:
     """GET /api/organizations."""
     seen = [o for o in call.state.organizations.all() if is_admin(call) or rank(call, o.id) >= 0]
-    fields = {name: (lambda o, n=name: getattr(o, n)) for name in ("id", "slug", "name")}
+    fields = plain("id", "slug", "name")
     fields["owner"] = lambda o: call.state.users.rows[o.owner_id].username
     return listed(call, seen, fields, lambda o: view(call, o), search=("name", "owner", "slug"))
 

@@ -1,4 +1,4 @@
-"""Who may do what, after CVAT's rules: staff of a task or project, maintainers of an organization, job assignees."""
+"""Who may do what, after CVAT's rules: staff of tasks and projects, organizations' maintainers, assignees."""
 
 from __future__ import annotations
 
@@ -84,14 +84,14 @@ def may_create(call: Call) -> bool:
 
 
 def in_scope(call: Call, organization_id: int | None) -> bool:
-    """Whether an object belongs to what the caller asked for: an organization, the personal ones, or everything."""
+    """Whether an object is among what the caller asked for: an organization's, the personal ones, or all."""
     if call.organization is not None:
         return organization_id == call.organization.id
     return not call.personal or organization_id is None
 
 
 def visible_users(call: Call) -> list[User]:
-    """The users that the caller may know of: all for an administrator, else himself and his fellow members."""
+    """The users that the caller may know of: all for an administrator, else himself and fellow members."""
     if is_admin(call) and call.organization is None:
         return call.state.users.all()
     seen = {call.user.id}

@@ -26,7 +26,7 @@ class PictureInfo:
 
 
 def probe(path: Path) -> PictureInfo:
-    """What a picture file is, from its header; raises OSError (PIL.UnidentifiedImageError) where it is none."""
+    """What a picture file is, from its header; raises PIL.UnidentifiedImageError where it is none."""
     with Image.open(path) as image:
         turn = image.getexif().get(_ORIENTATION, 1)
         width, height = image.size

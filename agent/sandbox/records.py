@@ -104,7 +104,7 @@ class Project:
 
 @dataclass
 class Task:
-    """A task. `data_id` is None until its files have been given; mode and the like are empty until they are read."""
+    """A task. `data_id` is None until it has been made of files; until then mode and the like are empty."""
 
     id: int
     name: str
@@ -130,8 +130,8 @@ class Task:
 class Data:
     """The media of a task.
 
-    `frames` has an entry for each picture (a video has one): name, width, height, file (in the data's folder), rotated.
-    `sources` are, for a video, the source's frame numbers in task order.
+    `frames` has an entry for each picture (a video has one): name, width, height, file (in the data's
+    folder), and rotated: whether EXIF says that the file's pixels have to be turned.
     """
 
     id: int
@@ -157,7 +157,7 @@ class Data:
 
 @dataclass
 class Job:
-    """A job; frame bounds are task-relative and inclusive. `frames` is None for a range, or the ground truth's frames."""
+    """A job; bounds are task-relative and inclusive. `frames` are those of a ground truth, else None."""
 
     id: int
     task_id: int

@@ -21,10 +21,10 @@ from agent.sandbox.wire import CuttableProtocol, RequestLog, Wire
 class Sandbox:
     """A CVAT stand-in.
 
-    `users` are names and passwords (the first one gets id 2, as the first user after the installing administrator);
-    `data` is a folder that keeps the state, None keeps it in memory and a temporary folder; `nuclio` is the address of
-    a Nuclio dashboard; `admins` are names of users that may do everything. `invoke` is CVAT's way to call functions:
-    "dashboard", or "direct" at each function's own port.
+    `users` are names and passwords (the first gets id 2, as the first user after the installing
+    administrator); `data` is a folder that keeps the state, None keeps it in memory and a temporary folder;
+    `nuclio` is the address of a Nuclio dashboard; `admins` are names of users that may do everything.
+    `invoke` is CVAT's way to call functions: "dashboard", or "direct" at each function's own port.
 
     `url` is the address, `faults` and `requests` are for tests, and so is `state` (see state.py).
     """

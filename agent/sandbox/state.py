@@ -31,8 +31,8 @@ class State:
     """The state of one sandbox.
 
     `lease_seconds`: an acquired annotation request whose agent is silent for so long may be acquired again.
-    `nuclio_timeout`: how long a call of a Nuclio function may take. `annotation_batch`: automatic annotation submits
-    at every frame number that this divides.
+    `nuclio_timeout`: how long a call of a Nuclio function may take. `annotation_batch`: automatic annotation
+    submits at every frame number that this divides. Times are seconds.
     """
 
     lease_seconds = 120.0
@@ -115,7 +115,7 @@ class State:
             else:
                 self.projects.save(row)
 
-    def submit(self, worker: str, work: Callable[..., None], *args: object) -> None:
+    def submit(self, worker: str, work: Callable[..., object], *args: object) -> None:
         """Runs something in the background."""
 
         def run() -> None:

@@ -1,8 +1,8 @@
 """Tables of records in memory, written through to one SQLite file where the state has to outlive the process.
 
-A record is a dataclass whose fields are JSON values. Reading is plain attribute access; after changing a record, `save`
-it. All that was saved inside `with store.change():` is on the disk when the block ends, so a reply that is sent after it
-survives a killed process.
+A record is a dataclass whose fields are JSON values. Reading is plain attribute access; after changing a
+record, `save` it. All that was saved inside `with store.change():` is on the disk when the block ends, so
+what a reply says after it survives a killed process.
 """
 
 from __future__ import annotations

@@ -89,10 +89,10 @@ def _fields(state: State) -> dict[str, Any]:
         project = state.projects.get(task.project_id)
         return project.name if project else None
 
-    plain = ("id", "name", "project_id", "subset", "mode", "dimension", "media_type", "validation_mode")
+    own = ("id", "name", "project_id", "subset", "mode", "dimension", "media_type", "validation_mode")
     dates = ("updated_date", "created_date", "bug_tracker")
     return {
-        **{name: (lambda task, n=name: getattr(task, n)) for name in (*plain, *dates)},
+        **plain(*own, *dates),
         "project_name": project_name,
         "tracker_link": lambda task: task.bug_tracker,
         "owner": lambda task: username(task.owner_id),

@@ -1,13 +1,14 @@
-"""Tracks over several jobs: cut at the borders of the jobs when stored, put together again when a task is read.
+"""Tracks over several jobs: cut at the jobs' borders when stored, put together again when a task is read.
 
-The rules are those of CVAT's annotation manager, as far as they can be seen from outside; in the similarity of two
-annotations in the overlap of two jobs, rectangles are compared by their areas and all else by being equal.
+The rules are those that CVAT shows. In the overlap of two jobs the same thing is found twice: rectangles are
+then compared by their areas, all else by being equal.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 from agent.sandbox.records import JSON
 
@@ -72,10 +73,10 @@ def _with_ends(track: JSON, inside: list[JSON], start: int, stop: int) -> list[J
     if first is not None and not first["outside"] and (not inside or inside[0]["frame"] != start):
         inside = [first, *inside]
     last = interpolated(track, stop)
-    if inside and last is not None and track["shapes"][-1]["frame"] >= stop and inside[-1]["frame"] < stop:
-        if last["points"] != inside[-1]["points"] or last["outside"] != inside[-1]["outside"]:
-            inside = [*inside, last]
-    return inside
+    if not inside or last is None or track["shapes"][-1]["frame"] < stop or inside[-1]["frame"] == stop:
+        return inside
+    looks = ("points", "outside", "rotation")
+    return inside if all(last[name] == inside[-1][name] for name in looks) else [*inside, last]
 
 
 def _hidden(element: JSON, frame: int) -> JSON:
@@ -88,7 +89,7 @@ def _is_inside(track: JSON, start: int, stop: int) -> bool:
     shapes = track["shapes"]
     if stop < shapes[0]["frame"]:
         return False
-    for left, right in zip(shapes, shapes[1:], strict=False):
+    for left, right in pairwise(shapes):
         if not left["outside"] and left["frame"] <= stop and start <= right["frame"]:
             return True
     return not shapes[-1]["outside"] and shapes[-1]["frame"] <= stop

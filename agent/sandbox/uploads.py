@@ -1,6 +1,6 @@
 """How files come in: one multipart request, several between Upload-Start and Upload-Finish, or TUS in pieces.
 
-Files are written as they arrive, under `incoming/<task>/`; nothing of an upload is ever held in memory as a whole.
+Files are written as they arrive, under `incoming/<task>/`; no upload is ever held in memory as a whole.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Ground truth and honeypots: which frames validate a task, and where copies of them are hidden in its jobs."""
+"""Ground truth and honeypots: which frames validate a task, and where copies of them hide in its jobs."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ from agent.sandbox.records import JSON, Data, Task
 def _count(sent: JSON, name: str, out_of: int) -> int:
     """A number of frames, given as a count or a share."""
     count, share = sent.get(f"{name}_count"), sent.get(f"{name}_share")
-    if count is None and share is None:
+    if count is not None:
+        number = int(count)
+    elif share is not None:
+        number = max(1, math.floor(float(share) * out_of))
+    else:
         raise Refusal(400, {f"{name}_count": [f"Either '{name}_count' or '{name}_share' must be specified"]})
-    number = int(count) if count is not None else max(1, math.floor(float(share) * out_of))
     if not 0 < number <= out_of:
         raise Refusal(400, {f"{name}_count": [f"The number of frames must be in the [1, {out_of}] range"]})
     return number
@@ -61,7 +64,8 @@ def hide_honeypots(frames: list[JSON], pool: list[int], segment_size: int, per_j
     """Rearranges the pictures of a task with a validation pool.
 
     Each segment of the others gets `per_job` copies of pool pictures, mixed in; the pool itself comes last.
-    Returns the new `frames`, the `segments` (first, last), the `pool` (frame numbers) and `honeypots` (frame, real).
+    Returns the new `frames`, `segments` (first, last), the `pool` (frame numbers) and `honeypots` (frame,
+    real).
     """
     chance = random.Random(seed)
     rest = [frame for number, frame in enumerate(frames) if number not in set(pool)]

@@ -59,7 +59,7 @@ def _upright(frame: VideoFrame) -> VideoFrame:
 
 
 def read_frames(path: Path, times: Sequence[int], wanted: Sequence[int]) -> Iterator[VideoFrame]:
-    """The wanted frames of the source (numbers, ascending), decoded from the keyframe before the first of them."""
+    """The wanted frames of the source (numbers, ascending), from the keyframe before the first one on."""
     if not wanted:
         return
     found = 0
@@ -102,7 +102,7 @@ def _counted(path: Path, wanted: Sequence[int]) -> Iterator[VideoFrame]:
 
 
 def write_video(path: Path, frames: Iterable[VideoFrame], *, quality: int, compressed: bool) -> None:
-    """Writes a chunk: H.264, 25 frames a second, sides even; a compressed one is halved while 1080 or more high."""
+    """Writes a chunk: H.264, even sides; a compressed one is halved while 1080 high or more."""
     # As CVAT: quality 1..100 becomes a constant rate factor of 51..0.
     options = {"crf": str(round(51 * (100 - quality) / 99)), "preset": "ultrafast"}
     if compressed:
@@ -131,5 +131,6 @@ def nth_picture(path: Path, number: int) -> np.ndarray[Any, Any]:
     with av.open(str(path)) as container:
         for at, frame in enumerate(container.decode(video=0)):
             if at == number:
-                return frame.to_ndarray(format="rgb24")
+                pixels: np.ndarray[Any, Any] = frame.to_ndarray(format="rgb24")
+                return pixels
     raise ValueError(f"the chunk has no frame {number}")

@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from agent.sandbox.accounts import brief
 from agent.sandbox.exchange import Call, Refusal, forbidden, missing, reply
-from agent.sandbox.listing import listed
+from agent.sandbox.listing import listed, plain
 from agent.sandbox.permissions import in_scope, is_admin, rank, the_project
 from agent.sandbox.records import JSON, Delivery, Project, Task, Webhook, now
 from agent.sandbox.state import State
@@ -56,7 +56,7 @@ def changed(before: JSON, after: JSON) -> JSON:
 
 
 def announce(call: Call, event: str, place: Task | Project, payload: JSON) -> None:
-    """Delivers an event, in the background, to the webhooks of a project and an organization that ask for it."""
+    """Delivers an event, in the background, to the project's and organization's webhooks that ask for it."""
     state = call.state
     project_id = place.project_id if isinstance(place, Task) else place.id
     for hook in state.webhooks.all():
@@ -148,7 +148,7 @@ def _the_hook(call: Call) -> Webhook:
 def list_webhooks(call: Call) -> Response:
     """GET /api/webhooks."""
     names = ("id", "target_url", "type", "description", "project_id", "updated_date")
-    fields = {name: (lambda hook, n=name: getattr(hook, n)) for name in names}
+    fields = plain(*names)
     seen = [h for h in call.state.webhooks.all() if _mine(call, h) and in_scope(call, h.organization_id)]
     return listed(call, seen, fields, lambda hook: _view(call, hook), search=("target_url", "description"))
 
@@ -232,7 +232,7 @@ def list_deliveries(call: Call) -> Response:
     """GET /api/webhooks/{id}/deliveries: newest first."""
     found = call.state.deliveries.where(webhook_id=_the_hook(call).id)
     names = ("id", "event", "status_code", "redelivery", "updated_date")
-    return listed(call, found, {name: (lambda d, n=name: getattr(d, n)) for name in names}, _delivery_view)
+    return listed(call, found, plain(*names), _delivery_view)
 
 
 def get_delivery(call: Call) -> Response:

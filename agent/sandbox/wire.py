@@ -1,4 +1,4 @@
-"""What lies between the socket and the application: the request log, the injected faults, and cut connections."""
+"""What lies between the socket and the application: the request log, injected faults, cut connections."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class RequestLog:
 
 
 class CuttableProtocol(H11Protocol):
-    """uvicorn's protocol, with the transport within the application's reach, so that it can cut the connection."""
+    """uvicorn's protocol, with the transport in the application's reach: it can cut the connection."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Gives every request of this connection its transport."""

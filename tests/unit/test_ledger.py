@@ -23,7 +23,12 @@ def test_a_run_is_read_back_as_it_was_written(ledger):
     run = begin(ledger)
     ledger.end(run, "done", {"frames": 3})
     record = ledger.run(run[:5])
-    assert (record.id, record.status, record.target, record.options) == (run, "done", "task 4", {"threshold": 0.5})
+    assert (record.id, record.status, record.target, record.options) == (
+        run,
+        "done",
+        "task 4",
+        {"threshold": 0.5},
+    )
     assert record.frames == {7: (0, 1, 2)}
     assert record.report == {"frames": 3}
 

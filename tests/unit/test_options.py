@@ -5,9 +5,7 @@ from agent.options import Options, Target, parse_mapping, parse_roi
 
 
 def test_options_survive_the_ledger():
-    options = Options.of(
-        model="local:x.onnx", mapping=("car=vehicle", "cat="), roi="1,2,30,40", params={"a": 1}
-    )
+    options = Options.of(model="local:x.onnx", mapping=("car=vehicle", "cat="), roi="1,2,30,40", params={"a": 1})
     assert Options.from_json(options.as_json()) == options
     assert options.mapping == {"car": "vehicle", "cat": None}
     assert (options.region.left, options.region.bottom) == (1, 40)
