@@ -94,9 +94,7 @@ class Bench:
         small, large = self.picture_task(self.args.frames), self.picture_task(10 * self.args.frames)
         for _ in range(self.args.turns):
             few, many = (self.annotate(task, "seconds=float:0.0")[1] for task in (small, large))
-            print(
-                f"  peak {few / 1024:.0f} MiB for {self.args.frames} frames, {many / 1024:.0f} MiB for ten times as many"
-            )
+            print(f"  peak {few / 1024:.0f} MiB, {many / 1024:.0f} MiB for ten times as many frames")
             ratios.append(many / few)
         show("memory: peak of ten times as many frames / peak", ratios, 1.1, at_most=True)
 
@@ -235,9 +233,8 @@ def show(title: str, ratios: list[float], goal: float, *, at_most: bool = False)
     middle = statistics.median(ratios)
     reached = middle <= goal if at_most else middle >= goal
     spread = f"{min(ratios):.2f} to {max(ratios):.2f} in {len(ratios)} turns"
-    print(
-        f"{title}: {middle:.2f} ({spread}; goal {'<=' if at_most else '>='} {goal}: {'reached' if reached else 'missed'})"
-    )
+    verdict = f"goal {'<=' if at_most else '>='} {goal}: {'reached' if reached else 'missed'}"
+    print(f"{title}: {middle:.2f} ({spread}; {verdict})")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import pytest
 
 if TYPE_CHECKING:
     from agent.cvat.session import Session
+
     from agent.sandbox import Sandbox
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -50,8 +51,9 @@ def sandbox() -> Iterator[Sandbox]:
 @pytest.fixture
 def session(sandbox: Sandbox) -> Iterator[Session]:
     """bot's session at the sandbox."""
-    from agent.config import ServerSettings
     from agent.cvat.session import open_session
+
+    from agent.config import ServerSettings
 
     with open_session(ServerSettings(host=sandbox.url, user="bot", password="secret")) as opened:
         yield opened

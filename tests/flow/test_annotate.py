@@ -3,12 +3,12 @@
 import json
 
 import pytest
-
-from agent.cli import main
 from agent.cvat.annotations_api import create, get_annotations
 from agent.cvat.work import find_work
-from agent.ledger import Ledger, default_path
 from tests.support.tasks import make_image_task
+
+from agent.cli import main
+from agent.ledger import Ledger, default_path
 
 FUNCTION = '''
 """Finds one box a frame, whose place tells the frame's size; and fails where it is told to."""
@@ -43,7 +43,9 @@ def function(tmp_path):
 
 @pytest.fixture
 def task(session):
-    return make_image_task(session, count=9, segment_size=3, labels=[{"name": "thing"}, {"name": "scene", "type": "tag"}])
+    return make_image_task(
+        session, count=9, segment_size=3, labels=[{"name": "thing"}, {"name": "scene", "type": "tag"}]
+    )
 
 
 def run(sandbox, *args):
@@ -143,7 +145,21 @@ def test_a_dry_run_sends_nothing(sandbox, session, task, function, tmp_path):
 
 
 def test_a_region_is_what_the_model_sees_and_places_are_of_the_whole_frame(sandbox, session, task, function):
-    assert run(sandbox, "annotate", "--task", task, "--model", function(), "--roi", "40,30,140,90", "--frames", "0") == 0
+    assert (
+        run(
+            sandbox,
+            "annotate",
+            "--task",
+            task,
+            "--model",
+            function(),
+            "--roi",
+            "40,30,140,90",
+            "--frames",
+            "0",
+        )
+        == 0
+    )
     ((shape,), _) = stored(session, task)
     assert shape["points"] == [41, 32, 137, 86]
 
@@ -166,7 +182,10 @@ class TestReplace:
         shape = get_annotations(session, work.jobs[0].id)["shapes"][0]
         moved = {**shape, "points": [5, 5, 9, 9], "source": "semi-auto"}
         session.request(
-            "PATCH", f"/api/jobs/{work.jobs[0].id}/annotations", query={"action": "update"}, body={"shapes": [moved]}
+            "PATCH",
+            f"/api/jobs/{work.jobs[0].id}/annotations",
+            query={"action": "update"},
+            body={"shapes": [moved]},
         )
         assert run(sandbox, "annotate", "--task", task, "--model", function(), "--replace", "own") == 0
         assert len(stored(session, task)[0]) == 10
@@ -176,7 +195,21 @@ class TestReplace:
         label = next(label for label in work.labels if label.name == "thing").id
         drawn = {"type": "rectangle", "frame": 0, "label_id": label, "points": [5, 5, 9, 9]}
         create(session, work.jobs[0].id, {"shapes": [drawn, {**drawn, "frame": 2}]})
-        assert run(sandbox, "annotate", "--task", task, "--model", function(), "--replace", "all", "--frames", "0-1") == 0
+        assert (
+            run(
+                sandbox,
+                "annotate",
+                "--task",
+                task,
+                "--model",
+                function(),
+                "--replace",
+                "all",
+                "--frames",
+                "0-1",
+            )
+            == 0
+        )
         shapes, _ = stored(session, task)
         assert sorted((shape["frame"], shape["points"] == [5, 5, 9, 9]) for shape in shapes) == [
             (0, False), (1, False), (2, True),

@@ -20,7 +20,8 @@ FUNCTION = '''
 import time, zlib
 import cvat_sdk.auto_annotation as cvataa
 
-spec = cvataa.DetectionFunctionSpec(labels=[cvataa.label_spec("thing", 0, type="rectangle"), cvataa.label_spec("scene", 1, type="tag")])
+thing, scene = cvataa.label_spec("thing", 0, type="rectangle"), cvataa.label_spec("scene", 1, type="tag")
+spec = cvataa.DetectionFunctionSpec(labels=[thing, scene])
 
 def detect(context, image):
     time.sleep(0.01)

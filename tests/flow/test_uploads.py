@@ -1,14 +1,14 @@
 """Every annotation arrives exactly once: lost answers, refusals, killed processes, twins, and what is taken back."""
 
 import pytest
-
 from agent.cvat.annotations_api import create, get_annotations
-from agent.cvat.uploads import JobUploads
 from agent.cvat.work import find_work
+from tests.support.tasks import make_image_task
+
+from agent.cvat.uploads import JobUploads
 from agent.errors import ServerRefused, ServerUnavailable
 from agent.ledger import Ledger
 from agent.undo import undo_run
-from tests.support.tasks import make_image_task
 
 CREATE = {"method": "PATCH", "path": r"/api/jobs/\d+/annotations"}
 
@@ -37,7 +37,9 @@ class Job:
              "source": "auto", "score": 0.5, "attributes": []}
             for frame in frames
         ]  # fmt: skip
-        tags = [{"frame": frame, "label_id": self.labels["scene"], "source": "auto", "attributes": []} for frame in frames]
+        tags = [
+            {"frame": frame, "label_id": self.labels["scene"], "source": "auto", "attributes": []} for frame in frames
+        ]
         return {"shapes": shapes, "tags": tags, "tracks": []}
 
 
