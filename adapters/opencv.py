@@ -135,9 +135,7 @@ def _open(cascade: Cascade) -> Any:
     path = Path(cv2.__file__).parent / "data" / cascade.file
     tree = cv2.CascadeClassifier(str(path)) if path.exists() else None
     if tree is None or tree.empty():
-        raise ModelLoadFailed(
-            f"opencv:face: {cascade.file} is not part of the installed OpenCV {cv2.__version__}"
-        )
+        raise ModelLoadFailed(f"opencv:face: {cascade.file} is not part of the installed OpenCV {cv2.__version__}")
     return tree
 
 

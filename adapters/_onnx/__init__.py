@@ -1,0 +1,1 @@
+"""ONNX detectors: reading the file, running the graph, preparing pictures, decoding what comes out."""
