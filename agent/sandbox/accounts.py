@@ -97,9 +97,7 @@ def _session(call: Call) -> User | None:
         return None
     sent = call.request.headers.get("x-csrftoken", "")
     if call.request.method not in _SAFE and not hmac.compare_digest(sent.encode(), login.csrf.encode()):
-        raise forbidden(
-            "CSRF Failed: CSRF token missing." if not sent else "CSRF Failed: CSRF token incorrect."
-        )
+        raise forbidden("CSRF Failed: CSRF token missing." if not sent else "CSRF Failed: CSRF token incorrect.")
     return call.state.users.get(login.user_id)
 
 
@@ -196,9 +194,7 @@ def list_users(call: Call) -> Response:
     fields = plain("id", "username", "first_name", "last_name")
     users = visible_users(call)
     full = is_admin(call)
-    return listed(
-        call, users, fields, lambda u: _full(call, u) if full else brief(call, u.id), search=("username",)
-    )
+    return listed(call, users, fields, lambda u: _full(call, u) if full else brief(call, u.id), search=("username",))
 
 
 def get_user(call: Call) -> Response:

@@ -19,7 +19,7 @@ _POINTS: dict[str, Callable[[int], bool]] = {
     "polygon": lambda n: n >= 6 and n % 2 == 0,
     "polyline": lambda n: n >= 4 and n % 2 == 0,
     "points": lambda n: n >= 2 and n % 2 == 0,
-    "mask": lambda n: n >= 6,
+    "mask": lambda n: n >= 5,
     "skeleton": lambda n: n == 0,
 }
 
@@ -109,9 +109,7 @@ def _source(item: JSON, bad: JSON) -> str:
 
 def _attributes(item: JSON, bad: JSON) -> list[JSON]:
     sent = item.get("attributes") or []
-    if not isinstance(sent, list) or not all(
-        isinstance(a, dict) and "spec_id" in a and "value" in a for a in sent
-    ):
+    if not isinstance(sent, list) or not all(isinstance(a, dict) and "spec_id" in a and "value" in a for a in sent):
         bad["attributes"] = ["A list of objects with spec_id and value is required."]
         return []
     return [{"spec_id": a["spec_id"], "value": str(a["value"])} for a in sent]

@@ -18,8 +18,11 @@ from agent.sandbox import (
     jobs,
     labeled_data,
     labels,
+    lambda_functions,
+    lambda_requests,
     organizations,
     projects,
+    queue,
     tasks,
     uploads,
     validation,
@@ -110,6 +113,20 @@ ROUTES: list[tuple[str, str, Handler]] = [
     ("DELETE", "/api/jobs/{id:int}/annotations", labeled_data.delete_of_job),
     ("GET", "/api/requests", background.list_requests),
     ("GET", "/api/requests/{rq_id:path}", background.get_request),
+    ("GET", "/api/lambda/functions", lambda_functions.list_functions),
+    ("GET", "/api/lambda/functions/{name}", lambda_functions.get_function),
+    ("POST", "/api/lambda/functions/{name}", lambda_functions.call_function),
+    ("GET", "/api/lambda/requests", lambda_requests.list_requests),
+    ("POST", "/api/lambda/requests", lambda_requests.create_request),
+    ("GET", "/api/lambda/requests/{rq_id:path}", lambda_requests.get_request),
+    ("DELETE", "/api/lambda/requests/{rq_id:path}", lambda_requests.delete_request),
+    ("POST", "/api/functions", queue.create_function),
+    ("GET", "/api/functions/{id:int}", queue.get_function),
+    ("DELETE", "/api/functions/{id:int}", queue.delete_function),
+    ("POST", "/api/functions/queues/{queue}/requests/acquire", queue.acquire),
+    ("POST", "/api/functions/queues/{queue}/requests/{ar_id}/update", queue.update),
+    ("POST", "/api/functions/queues/{queue}/requests/{ar_id}/complete", queue.complete),
+    ("POST", "/api/functions/queues/{queue}/requests/{ar_id}/fail", queue.fail),
     ("GET", "/api/issues", issues.list_issues),
     ("POST", "/api/issues", issues.create_issue),
     ("GET", "/api/issues/{id:int}", issues.get_issue),
@@ -134,10 +151,12 @@ ROUTES: list[tuple[str, str, Handler]] = [
 STREAMED: list[tuple[str, str, AsyncHandler]] = [
     ("POST", "/api/tasks/{id:int}/data", uploads.post_data),
     ("PATCH", "/api/tasks/{id:int}/data/{key}", uploads.patch_upload),
+    ("GET", "/api/functions/queues/{queue}/watch", queue.watch),
 ]
 ANYONE: list[tuple[str, str, Handler]] = [
     ("GET", "/api/server/about", about),
     ("POST", "/api/auth/login", accounts.log_in),
+    ("GET", "/api/functions", queue.no_list),
 ]
 # The SDK sends these with a trailing slash; everywhere else that is another, unknown route.
 _SLASHED = ("/data", "/annotations")

@@ -33,9 +33,7 @@ def build(state: State, data: Data, numbers: Sequence[int], quality: str) -> Pat
     """The file of the chunk with these frames; two who ask at once share the work."""
     kind = "mp4" if chunk_type(data, quality) == "video" else "zip"
     shown = [data.frames[number]["file"] for number in numbers] if data.kind == "images" else [*numbers]
-    digest = hashlib.sha1(
-        json.dumps([shown, data.image_quality]).encode(), usedforsecurity=False
-    ).hexdigest()[:16]
+    digest = hashlib.sha1(json.dumps([shown, data.image_quality]).encode(), usedforsecurity=False).hexdigest()[:16]
     path = state.cache(data.id) / f"{quality}-{numbers[0]}-{len(numbers)}-{digest}.{kind}"
     if path.exists():
         return path

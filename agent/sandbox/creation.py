@@ -109,9 +109,7 @@ def _with_pool(data: Data, task: Task, order: media.Order, params: JSON) -> list
         raise media.CreationError("'random_per_job' frame selection cannot be used with 'gt_pool'")
     names = {frame["name"]: number for number, frame in enumerate(data.frames)}
     pool = ground_truth_frames(params, list(range(data.size)), names)
-    per_job = int(
-        params.get("frames_per_job_count") or max(1, int(params.get("frames_per_job_share", 0) * len(pool)))
-    )
+    per_job = int(params.get("frames_per_job_count") or max(1, int(params.get("frames_per_job_share", 0) * len(pool))))
     per_job = min(per_job, len(pool))
     seed = params.get("random_seed")
     arranged = hide_honeypots(data.frames, pool, task.segment_size, per_job, seed)

@@ -14,9 +14,7 @@ from agent.sandbox.accounts import authenticate
 from agent.sandbox.exchange import SERVER_ERROR, Call, Refusal, page, reply
 
 MAX_BODY = 256 << 20
-_ACCEPTED = re.compile(
-    r"\*/\*|application/\*|application/vnd\.cvat\+json|text/event-stream|image/|video/|text/html"
-)
+_ACCEPTED = re.compile(r"\*/\*|application/\*|application/vnd\.cvat\+json|text/event-stream|image/|video/|text/html")
 log = logging.getLogger(__name__)
 
 Handler = Callable[[Call], Response]

@@ -28,7 +28,7 @@ SERVER_ERROR = NOT_FOUND.replace("Not Found", "Server Error (500)").replace(
 )
 
 
-class Refusal(Exception):  # noqa: N818 - not an error of this program
+class Refusal(Exception):
     """A 4xx answer; the payload is any JSON value, as CVAT has several shapes of errors."""
 
     def __init__(self, status: int, payload: object, headers: dict[str, str] | None = None) -> None:
@@ -100,9 +100,7 @@ class Call:
         value = self.json()
         if not isinstance(value, dict):
             kind = type(value).__name__
-            raise Refusal(
-                400, {"non_field_errors": [f"Invalid data. Expected a dictionary, but got {kind}."]}
-            )
+            raise Refusal(400, {"non_field_errors": [f"Invalid data. Expected a dictionary, but got {kind}."]})
         return value
 
     def link(self, path: str) -> str:

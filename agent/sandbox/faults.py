@@ -48,11 +48,7 @@ class Fault:
         page = _PAGE.format(_REASONS.get(status, f"Error {status}")).encode()
         body = self.body if self.body is not None else page
         if self.body is None and 400 <= status < 500:
-            body = (
-                b'{"detail":"Request was throttled."}'
-                if status == 429
-                else b'{"detail":"Refused by a fault."}'
-            )
+            body = b'{"detail":"Request was throttled."}' if status == 429 else b'{"detail":"Refused by a fault."}'
         headers = {"content-type": kind, "content-length": str(len(body)), **self.headers}
         if status == 429:
             headers.setdefault("retry-after", "1")

@@ -14,6 +14,7 @@ from agent.sandbox import chunks, pictures, video
 from agent.sandbox.exchange import Call, Refusal, forbidden, missing, reply
 from agent.sandbox.permissions import may_task, the_job, the_task
 from agent.sandbox.records import JSON, Data, Job, Task
+from agent.sandbox.state import State
 
 _PIECE = 1 << 20
 
@@ -32,9 +33,7 @@ def _meta(data: Data, job: Job | None = None) -> JSON:
     inside = set(numbers)
     included = job.frames if job else None
     names = ("width", "height", "name")
-    shown = [
-        {**{k: frame[k] for k in names}, "related_files": 0, "has_related_context": False} for frame in frames
-    ]
+    shown = [{**{k: frame[k] for k in names}, "related_files": 0, "has_related_context": False} for frame in frames]
     return {
         "chapters": [] if data.kind == "video" else None,
         "chunks_updated_date": data.updated_date,
@@ -204,14 +203,14 @@ def _chunk(call: Call, data: Data, numbers: Sequence[int]) -> Response:
     return response
 
 
-def picture_of(call: Call, data: Data, number: int, quality: str) -> tuple[str, bytes]:
+def picture_of(state: State, data: Data, number: int, quality: str) -> tuple[str, bytes]:
     """A frame: media type and content. A video's are decoded from its chunk and encoded at every call."""
     if data.kind == "images":
-        suffix, content = chunks.picture(call.state, data, number, quality)
+        suffix, content = chunks.picture(state, data, number, quality)
         return mimetypes.guess_type("x" + suffix)[0] or "image/jpeg", content
     first = number // data.chunk_size * data.chunk_size
     inside = range(first, min(first + data.chunk_size, data.size))
-    path = chunks.build(call.state, data, inside, quality)
+    path = chunks.build(state, data, inside, quality)
     if path.suffix == ".zip":
         return "image/jpeg", _member(path, number - first)
     return "image/png", pictures.png(video.nth_picture(path, number - first))
@@ -223,7 +222,7 @@ def _member(path: Path, at: int) -> bytes:
 
 
 def _frame(call: Call, data: Data, number: int) -> Response:
-    kind, content = picture_of(call, data, number, _quality(call))
+    kind, content = picture_of(call.state, data, number, _quality(call))
     return Response(content, media_type=kind)
 
 

@@ -114,10 +114,7 @@ def read_job(state: State, job: Job, labels: TaskLabels) -> Parts:
 def read_task(state: State, task: Task) -> Parts:
     """All annotations of a task."""
     labels = TaskLabels(state, task)
-    parts = [
-        (job.start_frame, job.stop_frame, read_job(state, job, labels))
-        for job in _annotation_jobs(state, task)
-    ]
+    parts = [(job.start_frame, job.stop_frame, read_job(state, job, labels)) for job in _annotation_jobs(state, task)]
     # Merging appends to the lists of keyframes: these are copies already, see _complete.
     return tracks.merge(parts)
 
@@ -199,9 +196,7 @@ def patch_task(call: Call) -> Response:
         made = []
         for job in jobs:
             part = sliced(found, job)
-            kept = {
-                k: [store(state, job, k, item, keep=item["id"] in gone[k]) for item in part[k]] for k in KINDS
-            }
+            kept = {k: [store(state, job, k, item, keep=item["id"] in gone[k]) for item in part[k]] for k in KINDS}
             made.append((job.start_frame, job.stop_frame, kept))
             state.touch(job)
     return _answer(tracks.merge([(start, stop, copy.deepcopy(part)) for start, stop, part in made]))

@@ -22,9 +22,7 @@ _COLOR = re.compile(r"#[0-9a-fA-F]{6}")
 def check_labels(sent: Any) -> list[JSON]:
     """The labels of a request, or a refusal in CVAT's form."""
     if not isinstance(sent, list) or not all(isinstance(label, dict) for label in sent):
-        raise Refusal(
-            400, {"labels": ['Expected a list of items but got type "' + type(sent).__name__ + '".']}
-        )
+        raise Refusal(400, {"labels": ['Expected a list of items but got type "' + type(sent).__name__ + '".']})
     problems = [_problems(label) for label in sent]
     if any(problems):
         raise Refusal(400, {"labels": problems})
@@ -44,9 +42,7 @@ def _problems(label: JSON) -> JSON:
         found["color"] = ["Enter a valid value."]
     bad = [a for a in label.get("attributes", []) if a.get("input_type", "text") not in INPUTS]
     if bad:
-        found["attributes"] = [
-            {"input_type": [f'"{a.get("input_type")}" is not a valid choice.']} for a in bad
-        ]
+        found["attributes"] = [{"input_type": [f'"{a.get("input_type")}" is not a valid choice.']} for a in bad]
     inner = [_problems(sub) for sub in label.get("sublabels", [])]
     if any(inner):
         found["sublabels"] = inner
@@ -63,9 +59,7 @@ def add_labels(state: State, sent: list[JSON], owner: Task | Project) -> None:
             # Clients draw with names; the server answers with the ids of the sublabels.
             svg = label["svg"]
             for sub in subs:
-                svg = re.sub(
-                    f"data-label-name=(['\"]){re.escape(sub.name)}\\1", f'data-label-id="{sub.id}"', svg
-                )
+                svg = re.sub(f"data-label-name=(['\"]){re.escape(sub.name)}\\1", f'data-label-id="{sub.id}"', svg)
             made.svg = svg
             state.labels.save(made)
 
@@ -74,8 +68,7 @@ def _add(state: State, label: JSON, where: dict[str, int], parent: int | None) -
     return state.labels.add(
         name=label["name"],
         type=label.get("type") or ("points" if parent else "any"),
-        color=label.get("color")
-        or "#" + hashlib.md5(label["name"].encode(), usedforsecurity=False).hexdigest()[:6],
+        color=label.get("color") or "#" + hashlib.md5(label["name"].encode(), usedforsecurity=False).hexdigest()[:6],
         parent_id=parent,
         attributes=[_attribute(state, a) for a in label.get("attributes") or []],
         **where,
@@ -169,9 +162,7 @@ def list_labels(call: Call) -> Response:
     elif call.query.get("task_id"):
         labels = state.labels_of(the_task(call, _number(call, "task_id")))
     elif call.query.get("project_id"):
-        labels = state.labels.where(
-            project_id=the_project(call, _number(call, "project_id")).id, parent_id=None
-        )
+        labels = state.labels.where(project_id=the_project(call, _number(call, "project_id")).id, parent_id=None)
     else:
         labels = [label for label in state.labels.where(parent_id=None) if _visible(call, label)]
     return listed(call, labels, _FIELDS, lambda label: view(state, label), search=("name",), sort="id")

@@ -53,9 +53,7 @@ def list_projects(call: Call) -> Response:
         "status": lambda p: "annotation",
         "updated_date": lambda p: p.updated_date,
     }
-    seen = [
-        p for p in call.state.projects.all() if in_scope(call, p.organization_id) and may_project(call, p)
-    ]
+    seen = [p for p in call.state.projects.all() if in_scope(call, p.organization_id) and may_project(call, p)]
     return listed(call, seen, fields, lambda p: view(call, p), search=("name", "owner", "assignee", "status"))
 
 

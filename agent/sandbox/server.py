@@ -10,7 +10,7 @@ from types import TracebackType
 
 import uvicorn
 
-from agent.sandbox import creation
+from agent.sandbox import creation, lambda_requests
 from agent.sandbox.accounts import ensure_users
 from agent.sandbox.app import build
 from agent.sandbox.faults import Faults
@@ -69,9 +69,7 @@ class Sandbox:
         self.state.url = f"http://{shown}:{listener.getsockname()[1]}"
         with self.state.store.change():
             if not len(self.state.users):
-                self.state.store.next_id(
-                    "users"
-                )  # 1 is the installing administrator's, who is not among ours
+                self.state.store.next_id("users")  # 1 is the installing administrator's, who is not among ours
         ensure_users(self.state, self.users, self._admins)
         app = Wire(build(self.state), self.requests, self.faults)
         config = uvicorn.Config(
@@ -89,6 +87,7 @@ class Sandbox:
         listener.listen(2048)  # who connects from now on is served as soon as the loop runs
         self._thread = threading.Thread(target=self._serve, args=(listener,), name="sandbox", daemon=True)
         self._thread.start()
+        lambda_requests.settle_interrupted(self.state)
         creation.resume(self.state)
         return self
 

@@ -11,6 +11,7 @@ Tests may make odd things with it. Hold the lock and save, and the change is see
 from __future__ import annotations
 
 import logging
+import secrets
 import shutil
 import tempfile
 import threading
@@ -56,6 +57,16 @@ class State:
             for name in ("create", "annotate", "webhooks")
         }
         self.doorbell = threading.Condition()  # rung whenever an annotation request is queued or ends
+        self.rings = 0
+        self.secret = self._secret()
+
+    def _secret(self) -> bytes:
+        """What trackers' states are signed with; kept, as clients keep the states."""
+        path = self.root / "secret"
+        if not path.exists():
+            path.touch(mode=0o600)
+            path.write_bytes(secrets.token_bytes(32))
+        return path.read_bytes()
 
     def _tables(self) -> None:
         table = self.store.table
@@ -94,9 +105,7 @@ class State:
 
     def jobs_of(self, task_id: int) -> list[r.Job]:
         """A task's jobs, in frame order, ground truth last."""
-        return sorted(
-            self.jobs.where(task_id=task_id), key=lambda job: (job.type != "annotation", job.start_frame)
-        )
+        return sorted(self.jobs.where(task_id=task_id), key=lambda job: (job.type != "annotation", job.start_frame))
 
     def labels_of(self, task: r.Task) -> list[r.Label]:
         """The labels of a task (those of its project, if it has one), without sublabels."""
@@ -130,6 +139,7 @@ class State:
     def ring(self) -> None:
         """Wakes whoever waits for the agent queue."""
         with self.doorbell:
+            self.rings += 1
             self.doorbell.notify_all()
 
     def close(self) -> None:

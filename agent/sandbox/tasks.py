@@ -10,7 +10,7 @@ from starlette.responses import Response
 from agent.sandbox import labels
 from agent.sandbox.accounts import brief
 from agent.sandbox.exchange import Call, Refusal, forbidden, reply
-from agent.sandbox.listing import listed
+from agent.sandbox.listing import listed, plain
 from agent.sandbox.permissions import check_assignee, in_scope, may_create, may_task, the_project, the_task
 from agent.sandbox.records import JSON, Task, now
 from agent.sandbox.state import State
@@ -103,11 +103,7 @@ def _fields(state: State) -> dict[str, Any]:
 
 def list_tasks(call: Call) -> Response:
     """GET /api/tasks."""
-    seen = [
-        task
-        for task in call.state.tasks.all()
-        if in_scope(call, task.organization_id) and may_task(call, task)
-    ]
+    seen = [task for task in call.state.tasks.all() if in_scope(call, task.organization_id) and may_task(call, task)]
     look_in = ("project_name", "name", "owner", "status", "assignee", "subset", "mode", "dimension")
     return listed(call, seen, _fields(call.state), lambda task: view(call, task), search=look_in)
 
@@ -123,9 +119,7 @@ def create_task(call: Call) -> Response:
     if project is not None and sent.get("labels"):
         raise Refusal(400, ["Labels cannot be specified when project_id is specified"])
     wanted = labels.check_labels(sent.get("labels") or [])
-    organization = (
-        project.organization_id if project else (call.organization.id if call.organization else None)
-    )
+    organization = project.organization_id if project else (call.organization.id if call.organization else None)
     check_assignee(call, sent.get("assignee_id"), organization)
     with state.store.change():
         task = state.tasks.add(

@@ -43,9 +43,7 @@ def interpolated(track: JSON, frame: int) -> JSON | None:
 def _moves(left: JSON, right: JSON) -> bool:
     if left["type"] != right["type"] or len(left["points"]) != len(right["points"]):
         return False
-    return left["type"] in (*_LINEAR, "polygon", "polyline") or (
-        left["type"] == "points" and len(left["points"]) == 2
-    )
+    return left["type"] in (*_LINEAR, "polygon", "polyline") or (left["type"] == "points" and len(left["points"]) == 2)
 
 
 def cut(track: JSON, start: int, stop: int) -> JSON | None:
@@ -119,9 +117,7 @@ def shapes_alike(one: JSON, other: JSON) -> float:
     if one["type"] != "rectangle":
         looks = ("points", "rotation")
         same = all(one[name] == other[name] for name in looks)
-        inner = [e["points"] for e in one.get("elements", [])] == [
-            e["points"] for e in other.get("elements", [])
-        ]
+        inner = [e["points"] for e in one.get("elements", [])] == [e["points"] for e in other.get("elements", [])]
         return float(same and inner)
     left, top = max(one["points"][0], other["points"][0]), max(one["points"][1], other["points"][1])
     right, bottom = min(one["points"][2], other["points"][2]), min(one["points"][3], other["points"][3])
@@ -150,11 +146,7 @@ def _merge_single(
 
 def _merge_tracks(merged: list[JSON], new: list[JSON], start: int, overlap: int) -> None:
     end = start + overlap
-    open_ = [
-        track
-        for track in merged
-        if track["shapes"][-1]["frame"] >= start or not track["shapes"][-1]["outside"]
-    ]
+    open_ = [track for track in merged if track["shapes"][-1]["frame"] >= start or not track["shapes"][-1]["outside"]]
     for track in new:
         candidates = open_ if overlap and track["frame"] < end else []
         best = max(candidates, key=lambda other: _tracks_alike(other, track, start, end), default=None)

@@ -130,9 +130,7 @@ def patch_task_layout(call: Call) -> Response:
         wanted = sent.get("honeypot_real_frames") or []
         old = validation.get("honeypots", [])
         if len(wanted) != len(old) or not set(wanted) <= set(validation["frames"]):
-            raise Refusal(
-                400, {"honeypot_real_frames": [f"{len(old)} frames of the validation pool are required"]}
-            )
+            raise Refusal(400, {"honeypot_real_frames": [f"{len(old)} frames of the validation pool are required"]})
         validation["honeypots"] = [[frame, real] for (frame, _), real in zip(old, wanted, strict=True)]
         for frame, real in validation["honeypots"]:
             frames[frame] = dict(frames[real])

@@ -53,9 +53,7 @@ def _upright(frame: VideoFrame) -> VideoFrame:
     turns = _rotation(frame) // 90
     if not turns:
         return frame
-    return VideoFrame.from_ndarray(
-        np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), turns)), "rgb24"
-    )
+    return VideoFrame.from_ndarray(np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), turns)), "rgb24")
 
 
 def read_frames(path: Path, times: Sequence[int], wanted: Sequence[int]) -> Iterator[VideoFrame]:

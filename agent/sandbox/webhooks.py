@@ -29,9 +29,7 @@ _REQUESTS = (
     ("completed:request[merge:job]", "Consensus merge"),
     ("completed:request[calculate:quality]", "Quality report creation"),
 )
-_SHARED = [
-    (f"{verb}:{name}", name.capitalize()) for name in _OBJECTS for verb in ("create", "update", "delete")
-]
+_SHARED = [(f"{verb}:{name}", name.capitalize()) for name in _OBJECTS for verb in ("create", "update", "delete")]
 EVENTS = {
     "project": [*_SHARED, *_REQUESTS, ("update:project", "Project"), ("delete:project", "Project")],
     "organization": [
@@ -60,11 +58,7 @@ def announce(call: Call, event: str, place: Task | Project, payload: JSON) -> No
     state = call.state
     project_id = place.project_id if isinstance(place, Task) else place.id
     for hook in state.webhooks.all():
-        ours = (
-            hook.project_id == project_id
-            if hook.project_id
-            else hook.organization_id == place.organization_id
-        )
+        ours = hook.project_id == project_id if hook.project_id else hook.organization_id == place.organization_id
         if ours and hook.is_active and event in hook.events and (hook.project_id or hook.organization_id):
             body = {"event": event, "webhook_id": hook.id, **payload, "sender": brief(call, call.user.id)}
             state.submit("webhooks", deliver, state, hook, event, body)
@@ -81,9 +75,7 @@ def deliver(state: State, hook: Webhook, event: str, body: JSON, redelivery: boo
     content = json.dumps(body).encode()
     headers = {"Content-Type": hook.content_type, "User-Agent": "CVAT/webhooks"}
     if hook.secret:
-        headers["X-Signature-256"] = (
-            "sha256=" + hmac.new(hook.secret.encode(), content, hashlib.sha256).hexdigest()
-        )
+        headers["X-Signature-256"] = "sha256=" + hmac.new(hook.secret.encode(), content, hashlib.sha256).hexdigest()
     started = time.monotonic()
     status: int | None = None
     text = ""
@@ -170,9 +162,7 @@ def create_webhook(call: Call) -> Response:
     kind = sent.get("type")
     if kind not in EVENTS or not sent.get("target_url") or not sent.get("events"):
         absent = [name for name in ("target_url", "type", "events") if not sent.get(name)]
-        raise Refusal(
-            400, {name: ["This field is required."] for name in absent} or {"type": ["Not a valid choice."]}
-        )
+        raise Refusal(400, {name: ["This field is required."] for name in absent} or {"type": ["Not a valid choice."]})
     organization = call.organization.id if call.organization else None
     if kind == "project":
         project = the_project(call, sent.get("project_id"))

@@ -47,9 +47,7 @@ class RequestLog:
         with self._lock:
             self._entries.clear()
 
-    def matching(
-        self, method: str | None = None, path: str = "", status: int | None = None
-    ) -> list[LoggedRequest]:
+    def matching(self, method: str | None = None, path: str = "", status: int | None = None) -> list[LoggedRequest]:
         """Those of a method, with a match of the pattern in the path, with a status."""
         found = re.compile(path)
         return [
