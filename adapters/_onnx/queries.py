@@ -148,9 +148,12 @@ def _probabilities(table: NDArray[Any], logits: bool, softmax: bool) -> NDArray[
         return table
     if not softmax:
         odds: NDArray[Any] = np.exp(-np.clip(table, -80, 80))
-        return np.reciprocal(1 + odds)
+        odds += 1
+        np.reciprocal(odds, out=odds)
+        return odds
     powers: NDArray[Any] = np.exp(table - table.max(axis=1, keepdims=True))
-    return np.divide(powers, powers.sum(axis=1, keepdims=True))
+    powers /= powers.sum(axis=1, keepdims=True)
+    return powers
 
 
 def _to_pixels(signature: Signature, sample: NDArray[Any]) -> Any:

@@ -1,0 +1,36 @@
+"""Where a PyTorch model runs, and how precisely."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from agent.contract import ConfigError, ModelLoadFailed
+
+Precision = Literal["auto", "float32", "float16", "bfloat16"]
+
+
+def choose_device(device: str, owner: str) -> str:
+    """The device for `auto`, or the one asked for; ModelLoadFailed where this machine has it not."""
+    import torch
+
+    kind, _, number = device.partition(":")
+    if kind not in ("auto", "cpu", "cuda", "mps") or (number and not number.isdigit()):
+        raise ConfigError(f"{owner}: device: got {device!r}, allowed: auto, cpu, cuda, cuda:N, mps")
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ModelLoadFailed(f"{owner}: device {device!r}: PyTorch {torch.__version__} finds no CUDA here; use cpu")
+    if kind == "cuda" and number and int(number) >= torch.cuda.device_count():
+        raise ModelLoadFailed(f"{owner}: device {device!r}: there are {torch.cuda.device_count()} of them")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise ModelLoadFailed(f"{owner}: device {device!r}: PyTorch finds no Metal here; use cpu")
+    return device
+
+
+def choose_precision(precision: Precision, device: str) -> Any:
+    """The torch dtype: half precision on a GPU (twice as fast, the same boxes), single elsewhere."""
+    import torch
+
+    if precision == "auto":
+        precision = "float16" if device.startswith("cuda") else "float32"
+    return getattr(torch, precision)

@@ -1,0 +1,176 @@
+"""A model's files: brought from the Hub into its cache, found there, or lying in a folder."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.contract import ConfigError, ModelError, ModelLoadFailed, ModelNotFound
+
+log = logging.getLogger(__name__)
+
+_TEXTS = ["config.json", "preprocessor_config.json", "processor_config.json", "README.md"]
+_SAFE = ["model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json"]
+_PICKLED = ["pytorch_model.bin", "pytorch_model-*-of-*.bin", "pytorch_model.bin.index.json"]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A folder with a model's files, and where they are from."""
+
+    owner: str
+    """The model reference, for messages."""
+    folder: Path
+    version: str
+    """The commit of a repository; sha256:… of the files of a folder."""
+    licence: str | None = None
+
+
+def fetch(
+    name: str,
+    *,
+    revision: str | None,
+    token_env: str | None,
+    local_files_only: bool,
+    allow_pickle: bool,
+    with_code: bool,
+) -> Source:
+    """The files of a repository or folder; ModelNotFound or ModelLoadFailed says what is missing."""
+    owner = f"hf:{name}"
+    folder = Path(name).expanduser()
+    if folder.is_file():
+        hint = f"; did you mean local:{name}?" if folder.suffix == ".onnx" else ""
+        raise ModelLoadFailed(f"{owner}: got a file, allowed: a repository, or a folder with a config.json{hint}")
+    if folder.is_dir() or name.startswith((".", "/", "~")):
+        return _from_folder(folder, owner, revision)
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
+        raise ModelNotFound(f"{owner}: got no name of a repository, allowed: OWNER/NAME, or a folder")
+    wanted = _TEXTS + _SAFE + (_PICKLED if allow_pickle else []) + (["*.py"] if with_code else [])
+    token = _token(token_env, owner)
+    with _hub_errors(owner, revision, token_env):
+        folder = _snapshot(name, revision, token, local_files_only, wanted)
+    _check_files(folder, owner, allow_pickle)
+    return Source(owner, folder, folder.name, _licence(folder))
+
+
+def _from_folder(folder: Path, owner: str, revision: str | None) -> Source:
+    if not folder.is_dir():
+        raise ModelNotFound(f"{owner}: there is no folder {folder}")
+    if revision is not None:
+        raise ConfigError(f"{owner}: revision: a folder has none, allowed: with a repository of the Hub only")
+    _check_files(folder, owner, allow_pickle=True)
+    digest = hashlib.sha256()
+    for path in sorted(p for pattern in ("config.json", *_SAFE, *_PICKLED) for p in folder.glob(pattern)):
+        with path.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return Source(owner, folder, f"sha256:{digest.hexdigest()[:16]}", _licence(folder))
+
+
+def _snapshot(name: str, revision: str | None, token: str | None, offline: bool, wanted: list[str]) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
+
+    if not sys.stderr.isatty() and not are_progress_bars_disabled():
+        disable_progress_bars()  # bars are for a person who watches, not for a log
+    try:
+        return Path(
+            snapshot_download(name, revision=revision, token=token, local_files_only=offline, allow_patterns=wanted)
+        )
+    except LocalEntryNotFoundError as error:
+        # A cache filled by another program may lack files that we can do without: _check_files decides.
+        if partial := getattr(error, "snapshot_path", None):
+            return Path(partial)
+        raise
+
+
+@contextmanager
+def _hub_errors(owner: str, revision: str | None, token_env: str | None) -> Iterator[None]:
+    """The Hub's many errors as ours, with what to do about them."""
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except ModelError:
+        raise
+    except errors.GatedRepoError as error:
+        raise ModelLoadFailed(
+            f"{owner}: is gated: accept its terms on its page, and give a token that may read it:"
+            f" {_token_hint(token_env)}"
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise ModelNotFound(
+            f"{owner}: the Hub knows no such repository, or it is private: {_token_hint(token_env)}"
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise ModelNotFound(f"{owner}: revision: got {revision!r}, which the repository does not have") from error
+    except errors.LocalEntryNotFoundError as error:
+        raise ModelNotFound(
+            f"{owner}: it is not in the cache of this machine{_of(revision)}, and the Hub {_reason(error.__cause__)}"
+        ) from error
+    except errors.HFValidationError as error:
+        raise ModelNotFound(f"{owner}: got no name of a repository, allowed: OWNER/NAME, or a folder") from error
+    except errors.HfHubHTTPError as error:
+        raise ModelLoadFailed(f"{owner}: the Hub {_reason(error)}") from error
+    except Exception as error:  # transport, disk
+        raise ModelLoadFailed(f"{owner}: could not be downloaded: {type(error).__name__}: {error}") from error
+
+
+def _reason(error: BaseException | None) -> str:
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status is not None:
+        hint = {401: " (the token is not valid)", 403: " (the token may not read it)", 429: " (too many requests)"}
+        return f"answered {status}{hint.get(status, '')}"
+    if error is None or "Offline" in type(error).__name__:
+        return "must not be asked (local_files_only or HF_HUB_OFFLINE)"
+    return f"could not be reached ({type(error).__name__})"
+
+
+def _of(revision: str | None) -> str:
+    return f" (revision {revision!r})" if revision else ""
+
+
+def _token(token_env: str | None, owner: str) -> str | None:
+    if token_env is None:
+        return None
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", token_env) or token_env.startswith("hf_"):
+        # The value may be a token that was pasted here: it must not appear in a message.
+        raise ConfigError(f"{owner}: token_env: allowed: the name of an environment variable, not a token")
+    if not (token := os.environ.get(token_env)):
+        raise ConfigError(f"{owner}: token_env: the environment variable {token_env} is not set")
+    return token
+
+
+def _token_hint(token_env: str | None) -> str:
+    if token_env:
+        return f"the token in {token_env} may not read it"
+    return "give the name of an environment variable with a token by token_env (or set HF_TOKEN)"
+
+
+def _check_files(folder: Path, owner: str, allow_pickle: bool) -> None:
+    if not (folder / "config.json").exists():
+        found = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
+        raise ModelLoadFailed(f"{owner}: has no config.json (found: {found}), allowed: models for transformers")
+    if not any(list(folder.glob(pattern)) for pattern in _SAFE[:2]):
+        if not any(list(folder.glob(pattern)) for pattern in _PICKLED[:2]):
+            hint = "" if allow_pickle else "; pickled weights (pytorch_model.bin) are read with allow_pickle = true"
+            raise ModelLoadFailed(f"{owner}: has no model.safetensors{hint}")
+        if not allow_pickle:
+            raise ModelLoadFailed(f"{owner}: has pickled weights only, which can run code; allow_pickle = true")
+
+
+def _licence(folder: Path) -> str | None:
+    """The licence that the model card names in its front matter."""
+    try:
+        card = (folder / "README.md").read_text(encoding="utf-8", errors="replace")[:20_000]
+    except OSError:
+        return None
+    match = re.search(r"\A---\n.*?^license:\s*(\S+)", card, re.DOTALL | re.MULTILINE)
+    return match[1] if match else None
