@@ -15,7 +15,6 @@ from typing import Any, TypeAlias
 from agent.annotations import content_key, same_content
 from agent.cvat.annotations_api import create, delete, get_annotations
 from agent.cvat.session import Session
-
 from agent.errors import ServerRefused, ServerUnavailable
 from agent.ledger import KINDS, Ledger, Made, Upload
 

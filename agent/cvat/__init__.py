@@ -1,0 +1,1 @@
+"""Everything that speaks HTTP to CVAT; nothing else does."""

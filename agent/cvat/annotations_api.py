@@ -1,0 +1,39 @@
+"""The annotations of a job, as CVAT's JSON has them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from agent.cvat.session import Session
+
+Annotations = Mapping[str, Any]
+
+
+def get_annotations(session: Session, job: int) -> dict[str, Any]:
+    """All tags, shapes and tracks of a job."""
+    found: dict[str, Any] = session.request("GET", f"/api/jobs/{job}/annotations").json()
+    return found
+
+
+def create(session: Session, job: int, data: Annotations) -> dict[str, Any]:
+    """Adds annotations to a job; answers with them and their ids. Not repeatable."""
+    return _patch(session, job, "create", data, repeatable=False)
+
+
+def delete(session: Session, job: int, data: Annotations) -> None:
+    """Removes annotations, given in full as `get_annotations` gave them. Those that are gone do not matter."""
+    _patch(session, job, "delete", data, repeatable=True)
+
+
+def set_state(session: Session, job: int, state: str) -> None:
+    """Sets a job's state: new, in progress, completed, rejected."""
+    session.request("PATCH", f"/api/jobs/{job}", body={"state": state}, repeatable=True)
+
+
+def _patch(session: Session, job: int, action: str, data: Annotations, *, repeatable: bool) -> dict[str, Any]:
+    body = {"version": 0, "tags": [], "shapes": [], "tracks": [], **data}
+    path = f"/api/jobs/{job}/annotations"
+    reply = session.request("PATCH", path, query={"action": action}, body=body, repeatable=repeatable)
+    found: dict[str, Any] = reply.json()
+    return found

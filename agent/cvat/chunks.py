@@ -1,0 +1,138 @@
+"""Chunks: which ones hold the wanted frames, their bytes, and the frames in them."""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from agent.cvat.decode import BadPicture, decode_picture, decode_video
+from agent.cvat.session import Session
+from agent.cvat.work import JobWork
+from agent.domain import Frame
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class BadFrame:
+    """A frame that cannot be had as a picture."""
+
+    index: int
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A chunk of a job, and which of its frames are wanted: (frame number, place in the chunk)."""
+
+    job: JobWork
+    index: int
+    wanted: tuple[tuple[int, int], ...]
+
+    @property
+    def length(self) -> int:
+        """How many frames it holds."""
+        begin = self.index * self.job.chunk_size
+        return min(self.job.chunk_size, len(self.job.positions) - begin)
+
+
+def chunks_of(wanted: Iterable[tuple[JobWork, int]]) -> Iterator[Chunk]:
+    """The chunks that hold the wanted frames, in the frames' order; neighbours in one chunk share it."""
+    job: JobWork | None = None
+    index, places = -1, list[tuple[int, int]]()
+    numbers: dict[int, int] = {}
+    for next_job, frame in wanted:
+        if next_job is not job:
+            if job is not None and places:
+                yield Chunk(job, index, tuple(places))
+            job, index, places = next_job, -1, []
+            numbers = {number: position for position, number in enumerate(job.positions)} if job.included else {}
+        position = numbers[frame] if job.included else frame - job.start
+        chunk, place = divmod(position, job.chunk_size)
+        if chunk != index and places:
+            yield Chunk(job, index, tuple(places))
+            places = []
+        index = chunk
+        places.append((frame, place))
+    if job is not None and places:
+        yield Chunk(job, index, tuple(places))
+
+
+def download(session: Session, chunk: Chunk, quality: str) -> bytes:
+    """The chunk's bytes, by the job's endpoint."""
+    query = {"type": "chunk", "index": chunk.index, "quality": quality}
+    content = b""
+    for attempt in range(2):
+        reply = session.request("GET", f"/api/jobs/{chunk.job.id}/data", query=query)
+        expected, before, content = reply.headers.get("X-Checksum"), content, reply.body
+        if expected is None or str(zlib.crc32(content)) == expected:
+            return content
+        if attempt and before == content:
+            break
+    # Twice the same bytes: then it is the checksum that is off, and decoding will tell.
+    log.info("job %d, chunk %d: its checksum does not fit", chunk.job.id, chunk.index)
+    return content
+
+
+def decode_chunk(chunk: Chunk, content: bytes) -> Iterator[Frame | BadFrame]:
+    """The wanted frames of a chunk, in order; one that is damaged does not cost the others."""
+    if content[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
+        yield from _from_zip(chunk, content)
+    else:
+        yield from _from_video(chunk, content)
+
+
+def _from_zip(chunk: Chunk, content: bytes) -> Iterator[Frame | BadFrame]:
+    try:
+        archive = zipfile.ZipFile(io.BytesIO(content))
+    except zipfile.BadZipFile as error:
+        yield from _all_bad(chunk, f"its chunk is no readable zip: {error}")
+        return
+    with archive:
+        members = _by_place(chunk, archive.namelist())
+        for number, place in chunk.wanted:
+            name = chunk.job.name_of(number)
+            if place not in members:
+                yield BadFrame(number, name, f"its chunk has {len(members)} pictures, expected {chunk.length}")
+                continue
+            try:
+                yield Frame(number, name, decode_picture(archive.read(members[place])))
+            except (BadPicture, zipfile.BadZipFile, zlib.error, OSError) as error:
+                yield BadFrame(number, name, str(error))
+
+
+def _by_place(chunk: Chunk, names: Sequence[str]) -> dict[int, str]:
+    """Place in the chunk -> member. Members stand in frame order; where some are missing, their numbers tell."""
+    if len(names) == chunk.length:
+        return dict(enumerate(names))
+    numbers = {name: re.search(r"(\d+)\.\w+$", name) for name in names}
+    return {int(found[1]): name for name, found in numbers.items() if found}
+
+
+def _from_video(chunk: Chunk, content: bytes) -> Iterator[Frame | BadFrame]:
+    wanted = {place: number for number, place in chunk.wanted}
+    last, given = max(wanted), set[int]()
+    try:
+        for place, image in enumerate(decode_video(content)):
+            if place in wanted:
+                given.add(place)
+                yield Frame(wanted[place], chunk.job.name_of(wanted[place]), image)
+            if place == last:
+                break
+        reason = f"its video chunk ends before it, expected {chunk.length} frames"
+    except BadPicture as error:
+        reason = str(error)
+    for place, number in wanted.items():
+        if place not in given:
+            yield BadFrame(number, chunk.job.name_of(number), reason)
+
+
+def _all_bad(chunk: Chunk, reason: str) -> Iterator[BadFrame]:
+    for number, _ in chunk.wanted:
+        yield BadFrame(number, chunk.job.name_of(number), reason)

@@ -1,0 +1,193 @@
+"""What is to be annotated: tasks, their jobs, the frames of each, and the labels.
+
+Job endpoints first: somebody who is only the assignee of a job gets 403 on every task endpoint, and needs none here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+from agent.cvat.session import Session
+from agent.domain import TaskAttribute, TaskLabel
+from agent.errors import BadRequest, ServerRefused
+
+PAGE_SIZE = 500
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class JobWork:
+    """A job and the frames that are to be annotated in it. All frame numbers are task-relative."""
+
+    id: int
+    task_id: int
+    type: str
+    start: int
+    stop: int
+    """The job's last frame, inclusive."""
+    frames: tuple[int, ...]
+    """Frames that exist, are not deleted, and belong to this job rather than to an overlapping earlier one."""
+    positions: tuple[int, ...]
+    """All frame numbers of the job in the order in which its chunks hold them."""
+    chunk_size: int
+    names: tuple[str, ...]
+    """By position; a video has one name for all its frames."""
+    state: str
+    stage: str
+
+    def name_of(self, frame: int) -> str:
+        """The file name of a frame; for a video, with its number."""
+        if len(self.names) == len(self.positions):
+            return self.names[self.positions.index(frame) if self.included else frame - self.start]
+        return f"{self.names[0] if self.names else 'frame'}#{frame}"
+
+    @property
+    def included(self) -> bool:
+        """Whether the job holds some frames only, as ground truth jobs do."""
+        return len(self.positions) != self.stop - self.start + 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TaskWork:
+    """A task, its labels, and those of its jobs that are to be annotated, in frame order."""
+
+    task_id: int
+    name: str
+    labels: tuple[TaskLabel, ...]
+    jobs: tuple[JobWork, ...]
+
+
+def find_work(
+    session: Session,
+    *,
+    task: int | None = None,
+    job: int | None = None,
+    project: int | None = None,
+    ground_truth: bool = False,
+    honeypots: bool = False,
+) -> list[TaskWork]:
+    """The tasks behind a task, job or project id, by task id. BadRequest where there is nothing to annotate.
+
+    Of a task or project, a frame that two jobs share belongs to the first of them; of a single job, all frames do.
+    """
+    if job is not None:
+        rows = [session.request("GET", f"/api/jobs/{job}").json()]
+    else:
+        key, number = ("task_id", task) if task is not None else ("project_id", project)
+        rows = [row for row in _pages(session, "/api/jobs", {key: number}) if _wanted(row, ground_truth)]
+        if not rows:
+            raise _nothing(session, task, project)
+    for row in rows:
+        _refuse_other_media(row)
+    by_task: dict[int, list[dict[str, Any]]] = {}
+    for row in sorted(rows, key=lambda row: (row["task_id"], row["start_frame"], row["id"])):
+        by_task.setdefault(row["task_id"], []).append(row)
+    return [_task_work(session, task_id, found, honeypots) for task_id, found in by_task.items()]
+
+
+def _wanted(row: Mapping[str, Any], ground_truth: bool) -> bool:
+    # Replicas of a consensus job are made to be annotated independently of each other; a model has nothing to add.
+    return row["type"] == "annotation" or (ground_truth and row["type"] == "ground_truth")
+
+
+def _nothing(session: Session, task: int | None, project: int | None) -> BadRequest:
+    """Why there are no jobs; asks the server whether the thing exists at all."""
+    what = f"task {task}" if task is not None else f"project {project}"
+    path = f"/api/tasks/{task}" if task is not None else f"/api/projects/{project}"
+    try:
+        found = session.request("GET", path).json()
+    except ServerRefused as error:
+        if error.status == 403:
+            return BadRequest(f"{what}: this user has no job in it")
+        raise
+    if task is not None and not found.get("size"):
+        return BadRequest(f"{what}: it has no data yet")
+    return BadRequest(
+        f"{what}: it has no annotation jobs (ground truth jobs are left out unless --ground-truth is given)"
+    )
+
+
+def _refuse_other_media(row: Mapping[str, Any]) -> None:
+    kind = "3D" if row.get("dimension") == "3d" else row.get("media_type", "image")
+    if kind not in ("image", "video"):
+        raise BadRequest(f"job {row['id']}: its task holds {kind} data, allowed: pictures and video")
+
+
+def _task_work(session: Session, task_id: int, rows: list[dict[str, Any]], honeypots: bool) -> TaskWork:
+    leave_out = not honeypots and _may_have_honeypots(session, task_id)
+    with ThreadPoolExecutor(4, thread_name_prefix="work") as pool:
+        found = list(pool.map(lambda row: _job_work(session, row, leave_out), rows))
+    jobs, taken = [], set[int]()
+    for job in found:
+        frames = tuple(frame for frame in job.frames if frame not in taken)
+        if job.type == "annotation":
+            taken.update(frames)
+            job = replace(job, frames=frames)
+        jobs.append(job)
+    labels = _pages(session, "/api/labels", {"job_id": rows[0]["id"], "sort": "id"})
+    name = rows[0].get("task_name") or f"task {task_id}"
+    return TaskWork(task_id, name, tuple(_label(label) for label in labels), tuple(jobs))
+
+
+def _job_work(session: Session, row: Mapping[str, Any], leave_honeypots_out: bool) -> JobWork:
+    number = row["id"]
+    meta = session.request("GET", f"/api/jobs/{number}/data/meta").json()
+    start, stop = row["start_frame"], row["stop_frame"]
+    if start is None or stop is None or not meta.get("chunk_size"):
+        raise BadRequest(f"job {number}: its task has no data yet")
+    included = meta.get("included_frames")
+    positions = tuple(range(start, stop + 1)) if included is None else tuple(sorted(included))
+    left_out = set(meta.get("deleted_frames") or ())
+    if leave_honeypots_out and row["type"] == "annotation":
+        left_out |= _honeypots(session, number)
+    return JobWork(
+        id=number,
+        task_id=row["task_id"],
+        type=row["type"],
+        start=start,
+        stop=stop,
+        frames=tuple(frame for frame in positions if frame not in left_out),
+        positions=positions,
+        chunk_size=meta["chunk_size"],
+        names=tuple(frame["name"] for frame in meta["frames"]),
+        state=row["state"],
+        stage=row["stage"],
+    )
+
+
+def _may_have_honeypots(session: Session, task_id: int) -> bool:
+    """Only tasks with a pool of ground truth have honeypots; who may not see the task has to ask the jobs."""
+    try:
+        return session.request("GET", f"/api/tasks/{task_id}").json().get("validation_mode") == "gt_pool"
+    except ServerRefused:
+        return True
+
+
+def _honeypots(session: Session, job: int) -> set[int]:
+    """Frames of known truth mixed into a job to check its annotator, where this user may know of them."""
+    try:
+        layout = session.request("GET", f"/api/jobs/{job}/validation_layout").json()
+    except ServerRefused:
+        return set()
+    return set(layout.get("honeypot_frames") or ())
+
+
+def _pages(session: Session, path: str, query: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    page = 1
+    while True:
+        found = session.request("GET", path, query={**query, "page": page, "page_size": PAGE_SIZE}).json()
+        yield from found["results"]
+        if not found.get("next"):
+            return
+        page += 1
+
+
+def _label(row: Mapping[str, Any]) -> TaskLabel:
+    attributes = tuple(
+        TaskAttribute(a["id"], a["name"], a["input_type"], tuple(a["values"]), bool(a["mutable"]))
+        for a in row.get("attributes") or ()
+    )
+    sublabels = tuple(_label(sub) for sub in row.get("sublabels") or ())
+    return TaskLabel(row["id"], row["name"], row.get("type") or "any", attributes, sublabels)
