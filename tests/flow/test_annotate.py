@@ -5,7 +5,7 @@ import json
 import pytest
 from agent.cvat.annotations_api import create, get_annotations
 from agent.cvat.work import find_work
-from tests.support.tasks import make_image_task
+from tests.support.material import make_image_task
 
 from agent.cli import main
 from agent.ledger import Ledger, default_path

@@ -10,7 +10,7 @@ import pytest
 from agent.annotations import content_key
 from agent.cvat.annotations_api import get_annotations
 from agent.cvat.work import find_work
-from tests.support.tasks import make_image_task
+from tests.support.material import make_image_task
 
 from agent.ledger import Ledger
 

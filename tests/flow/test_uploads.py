@@ -3,7 +3,7 @@
 import pytest
 from agent.cvat.annotations_api import create, get_annotations
 from agent.cvat.work import find_work
-from tests.support.tasks import make_image_task
+from tests.support.material import make_image_task
 
 from agent.cvat.uploads import JobUploads
 from agent.errors import ServerRefused, ServerUnavailable
