@@ -85,7 +85,9 @@ def load_model(reference: str, *, device: str = "auto", options: Mapping[str, An
     """
     parsed = parse_reference(reference)
     load = _load_function(parsed)
-    values = _check_options(load, options or {}, str(parsed))
+    options = dict(options or {})
+    device = str(options.pop("device", device))
+    values = _check_options(load, options, str(parsed))
     try:
         model = load(parsed.name, device=device, **values)
     except SidecarError:

@@ -112,7 +112,8 @@ def _hub_errors(owner: str, revision: str | None, token_env: str | None) -> Iter
     except errors.RevisionNotFoundError as error:
         raise ModelNotFound(f"{owner}: revision: got {revision!r}, which the repository does not have") from error
     except errors.LocalEntryNotFoundError as error:
-        raise ModelNotFound(
+        kind = ModelNotFound if _offline(error.__cause__) else ModelLoadFailed
+        raise kind(
             f"{owner}: it is not in the cache of this machine{_of(revision)}, and the Hub {_reason(error.__cause__)}"
         ) from error
     except errors.HFValidationError as error:
@@ -128,9 +129,13 @@ def _reason(error: BaseException | None) -> str:
     if status is not None:
         hint = {401: " (the token is not valid)", 403: " (the token may not read it)", 429: " (too many requests)"}
         return f"answered {status}{hint.get(status, '')}"
-    if error is None or "Offline" in type(error).__name__:
+    if _offline(error):
         return "must not be asked (local_files_only or HF_HUB_OFFLINE)"
     return f"could not be reached ({type(error).__name__})"
+
+
+def _offline(error: BaseException | None) -> bool:
+    return error is None or "Offline" in type(error).__name__
 
 
 def _of(revision: str | None) -> str:

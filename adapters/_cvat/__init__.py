@@ -1,0 +1,1 @@
+"""CVAT's auto-annotation functions and our models, translated into each other."""
