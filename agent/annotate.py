@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from agent.annotations import encode
 from agent.contract import Detection, Frame
-from agent.cvat.frames import BadFrame
+from agent.cvat.chunks import BadFrame
 from agent.errors import BadPrediction
-from agent.filters import filter_detections
+from agent.filters import filter_detections, leave_out_overlapping
+from agent.geometry import shift
 from agent.host import Host
 from agent.lease import Lease
 from agent.plan import Place, Plan
@@ -35,39 +37,40 @@ def annotate(
     """
     flow = _Flow(plan, sink, report)
     for batch, predictions in host.stream(flow.batches(frames, host.batch_size), plan.context):
-        for frame, found in zip(batch, check_predictions(predictions, batch, plan.model.labels), strict=True):
-            place = flow.places.popleft()
+        for part, found in zip(batch, check_predictions(predictions, batch, plan.model.labels), strict=True):
+            place, frame = flow.in_hand.popleft()
             if isinstance(found, BadPrediction):
                 flow.skip(place, str(found))
                 continue
             with report.stage("encode"):
-                kept = flow.keep(frame, found, place)
-                sink.add(*place, encode(kept, plan.match, frame.index, plan.output))
+                kept = flow.keep(found, part, place)
+                size = (frame.width, frame.height)
+                sink.add(*place, encode(kept, plan.match, frame.index, size, plan.output))
             report.count(plan.match.targets[detection.label].label.name for detection in kept)
             if preview is not None:
-                preview.add(plan.work, frame, kept)
+                preview.add(plan.work.task_id, frame, kept)
         lease.check_in(report.done, report.total)
     sink.close()
 
 
 class _Flow:
-    """What the loop above needs to remember between frames."""
+    """What the loop above remembers between frames, and its smaller steps."""
 
     def __init__(self, plan: Plan, sink: Sink, report: RunReport) -> None:
         self._plan, self._sink, self._report = plan, sink, report
-        self.places: deque[Place] = deque()
-        """Where the frames go that the model has in hand."""
+        self.in_hand: deque[tuple[Place, Frame]] = deque()
+        """The whole frames that the model is working on, and where their annotations go."""
 
     def batches(self, frames: Iterable[Frame | BadFrame], size: int) -> Iterator[list[Frame]]:
-        """Readable frames, cropped to the region, `size` at a time."""
+        """What the model is to see of the readable frames, `size` at a time."""
         batch: list[Frame] = []
         for place, frame in zip(self._plan.places, self._timed(frames), strict=True):
-            seen = self._plan.view(frame) if isinstance(frame, Frame) else frame
-            if isinstance(seen, BadFrame):
-                self.skip(place, seen.reason)
+            part = self._plan.view(frame) if isinstance(frame, Frame) else frame
+            if isinstance(part, BadFrame) or isinstance(frame, BadFrame):
+                self.skip(place, part.reason if isinstance(part, BadFrame) else "")
                 continue
-            self.places.append(place)
-            batch.append(seen)
+            self.in_hand.append((place, frame))
+            batch.append(part)
             if len(batch) == size:
                 yield batch
                 batch = []
@@ -83,13 +86,21 @@ class _Flow:
                 return
             yield frame
 
-    def keep(self, frame: Frame, found: list[Detection], place: Place) -> list[Detection]:
+    def keep(self, found: list[Detection], part: Frame, place: Place) -> list[Detection]:
         """What of a frame's detections becomes annotations, in coordinates of the whole frame."""
         plan, report = self._plan, self._report
         wanted = [detection for detection in found if detection.label in plan.match.targets]
         report.dropped.update(detection.label for detection in found if detection.label not in plan.match.targets)
-        kept, refused = filter_detections(wanted, frame.width, frame.height, plan.filters)
+        kept, refused = filter_detections(wanted, part.width, part.height, plan.filters)
         report.refused.update(refused)
+        if plan.region is not None:
+            dx, dy = plan.region.left, plan.region.top
+            kept = [replace(d, shape=shift(d.shape, dx, dy)) if d.shape is not None else d for d in kept]
+        if plan.skip_overlapping is not None:
+            ids = {name: target.label.id for name, target in plan.match.targets.items()}
+            kept, left_out = leave_out_overlapping(kept, ids, plan.existing.get(place, ()), plan.skip_overlapping)
+            if left_out:
+                report.refused["over an existing shape"] += left_out
         return kept
 
     def skip(self, place: Place, reason: str) -> None:

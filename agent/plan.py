@@ -10,14 +10,15 @@ import numpy as np
 from agent.annotations import OutputOptions
 from agent.contract import Context
 from agent.cvat.annotations_api import get_annotations
-from agent.cvat.frames import BadFrame
+from agent.cvat.chunks import BadFrame
 from agent.cvat.session import Session
 from agent.cvat.work import JobWork, TaskWork
 from agent.domain import Frame, Roi
 from agent.errors import BadRequest
 from agent.existing import Item, occupied_frames
 from agent.filters import Filters
-from agent.labels import LabelMatch, load_label_map, match_labels
+from agent.label_map import load_label_map
+from agent.labels import LabelMatch, match_labels
 from agent.ledger import Ledger
 from agent.models import LoadedModel
 from agent.options import Options
@@ -47,6 +48,7 @@ class Plan:
     """Shapes that predictions must not overlap."""
     replaced: Mapping[Place, Sequence[tuple[str, int]]] = field(default_factory=dict)
     """(kind, id) of what goes away when a frame's new annotations are there."""
+    skip_overlapping: float | None = None
     max_bad_frames: int = 50
     warnings: tuple[str, ...] = ()
 
@@ -122,6 +124,7 @@ def _plan(
         context=Context(thresholds.lowest, frozenset(match.targets), options.masks_as_polygons),
         region=options.region,
         existing=survey.existing,
+        skip_overlapping=options.skip_overlapping,
         max_bad_frames=options.max_bad_frames,
         replaced=survey.replaced,
         warnings=tuple(survey.warnings),

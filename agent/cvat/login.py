@@ -32,7 +32,7 @@ def make_client(settings: ServerSettings) -> Client:
 def token_for(
     settings: ServerSettings, client: Client, post: Callable[[str, Mapping[str, Any]], Any]
 ) -> dict[str, str]:
-    """The header that opens the API. A password is sent once: hashing it on every call would cost the server a second."""
+    """The header that opens the API. A password is sent once: to hash it on every call costs the server a second."""
     profile = _profile(settings)
     if settings.token or profile:
         header = {"Authorization": f"Bearer {settings.token or (profile and profile.token)}"}

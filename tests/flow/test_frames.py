@@ -45,7 +45,7 @@ def test_a_video_task_whose_jobs_overlap(session, quality):
 @pytest.mark.parametrize("zipped", [False, True])
 def test_a_video_task_with_start_stop_and_step(session, zipped):
     task = make_video_task(
-        session, frames=60, start_frame=10, stop_frame=52, frame_filter="step=3", chunk_size=4, segment_size=8,
+        session, frames=60, start_frame=10, stop_frame=52, frame_step=3, chunk_size=4, segment_size=8,
         use_zip_chunks=zipped,
     )  # fmt: skip
     found = numbers(session, places(session, task))

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -113,18 +114,17 @@ def test_agent_hears_of_new_requests(place):
     made = cli(sandbox, "function", "create-native", "finder", "--function-file", folder / "func.py")
     function = int(re.findall(r"\d+", made.stdout)[-1])
     words = ("function", "run-agent", function, "--function-file", folder / "func.py")
-    with subprocess.Popen(
-        command(sandbox, *words), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    ) as agent:
+    sandbox.requests.clear()
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command(sandbox, *words), **silent) as agent:
         try:
-            seen = ""
-            while "Connected to the queue event stream" not in seen:
-                seen = agent.stderr.readline()
-                assert seen, "the agent ended"
+            end = time.monotonic() + 60
+            while not (sandbox.requests.matching("GET", "/watch$") and sandbox.requests.matching("POST", "/acquire$")):
+                assert time.monotonic() < end, "the agent does not listen"
+                time.sleep(0.02)
             # It polls every ten minutes now: only the stream can tell it in time.
             ended = client.lambda_request({"function": str(function), "task": task})
             assert ended["status"] == "finished", ended["exc_info"]
         finally:
-            agent.terminate()
-            agent.stderr.read()
+            agent.kill()
     assert len(client.get(f"/api/tasks/{task}/annotations").json()["shapes"]) == 1
