@@ -49,14 +49,14 @@ def load(
     """
     owner = f"local:{name}"
     _check_ranges(owner, nms_iou=nms_iou, max_detections=max_detections, batch_size=batch_size, threads=threads)
-    file = open_onnx(name)
     size = _size(input_size, owner)
+    given: dict[str, Any] = {"resize": resize, "colour": colour, "scale": scale, "pad": pad}
+    given |= {"mean": _three(mean, "mean", owner), "std": _three(std, "std", owner)}
+    file = open_onnx(name)
     graph = open_graph(file.path, owner, device=device, providers=providers, threads=threads, size=size)
     names, source = _names(labels, labels_file, graph, owner)
     found = choose_head(graph.signature(len(names) if names else None), head, owner)
     names, source = _matched(names, source, found, owner)
-    given: dict[str, Any] = {"resize": resize, "colour": colour, "scale": scale, "pad": pad}
-    given |= {"mean": _three(mean, "mean", owner), "std": _three(std, "std", owner)}
     recipe = replace(found.recipe, **{key: value for key, value in given.items() if value is not None})
     return OnnxDetector(
         graph,

@@ -1,0 +1,297 @@
+"""Each family of detectors is told by its graph, and its boxes come out where they belong.
+
+The graphs are 64x64 with known answers; the frames are 128x64, so that a letterbox has bars above and below and a
+plain resize has two scales.
+"""
+
+import numpy as np
+import pytest
+
+from agent.contract import Context, Frame
+from agent.errors import BadPrediction, ConfigError, ModelLoadFailed
+from agent.models import load_model
+from tests.support.onnx_graphs import constant_graph
+
+CELLS = 64 + 16 + 4
+"""Cells of a 64x64 picture at strides 8, 16, 32."""
+NAMES = ["cat", "dog", "owl"]
+FRAME = Frame(0, "wide", np.zeros((64, 128, 3), np.uint8))
+META = {"names": str(dict(enumerate(NAMES)))}
+
+
+def logit(p):
+    return np.log(p / (1 - p))
+
+
+def table(rows, count=CELLS, depth=8, fill=0.0):
+    """(count, depth) with the given rows in the first places."""
+    made = np.full((count, depth), fill, np.float32)
+    for place, row in enumerate(rows):
+        made[place, : len(row)] = row
+    return made
+
+
+def boxes_of(loaded, frame=FRAME, threshold=0.1):
+    (found,) = loaded.model.detect([frame], Context(threshold=threshold))
+    return [
+        (
+            d.label,
+            round(d.score, 3),
+            tuple(round(v, 1) for v in (d.shape.left, d.shape.top, d.shape.right, d.shape.bottom)),
+        )
+        for d in found
+    ]
+
+
+def load(path, **options):
+    return load_model(f"local:{path}", device="cpu", options=options)
+
+
+# A box of 16x16 input pixels around (32, 32) of a 64x64 input, in a frame of 128x64.
+LETTERBOXED = (48.0, 16.0, 80.0, 48.0)  # scale 0.5, bars of 16 above and below
+STRETCHED = (48.0, 24.0, 80.0, 40.0)  # scales 0.5 and 1
+TOP_LEFT = (48.0, 48.0, 80.0, 64.0)  # scale 0.5, no bar above: cut at the frame's bottom
+
+
+def test_yolov5_multiplies_objectness_and_class(tmp_path):
+    rows = [[32, 32, 16, 16, 0.9, 0.1, 0.8, 0.0], [32, 32, 16, 16, 0.05, 0.0, 1.0, 0.0]]
+    loaded = load(constant_graph(tmp_path / "m.onnx", {"output0": table(rows, 3 * CELLS)}, metadata=META))
+    assert loaded.facts["head"] == "yolov5"
+    assert boxes_of(loaded) == [("dog", 0.72, LETTERBOXED)]
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_yolov8_both_ways_round(tmp_path, transposed):
+    output = table([[32, 32, 16, 16, 0.1, 0.2, 0.7]], depth=7)
+    output = output if transposed else output.T
+    loaded = load(constant_graph(tmp_path / "m.onnx", {"output0": output}, metadata=META))
+    assert loaded.facts["head"] == "yolov8"
+    assert boxes_of(loaded) == [("owl", 0.7, LETTERBOXED)]
+
+
+def test_yolov8_segmentation_gives_its_boxes(tmp_path):
+    output = table([[32, 32, 16, 16, 0.1, 0.2, 0.7, *[5.0] * 32]], depth=7 + 32).T
+    prototypes = np.zeros((32, 16, 16), np.float32)
+    loaded = load(constant_graph(tmp_path / "m.onnx", {"output0": output, "output1": prototypes}, metadata=META))
+    assert "masks are not" in loaded.facts["head"]
+    assert boxes_of(loaded) == [("owl", 0.7, LETTERBOXED)]
+
+
+def test_suppression_is_within_a_class(tmp_path):
+    rows = [[32, 32, 16, 16, 0.9, 0, 0], [33, 32, 16, 16, 0.8, 0, 0], [32, 32, 16, 16, 0, 0.7, 0]]
+    loaded = load(constant_graph(tmp_path / "m.onnx", {"output0": table(rows, depth=7).T}, metadata=META))
+    assert [(label, score) for label, score, _ in boxes_of(loaded)] == [("cat", 0.9), ("dog", 0.7)]
+    loose = load(tmp_path / "m.onnx", nms_iou=0.95)
+    assert len(boxes_of(loose)) == 3
+    assert len(boxes_of(load(tmp_path / "m.onnx", nms_iou=0.95, max_detections=2))) == 2
+
+
+@pytest.mark.parametrize(
+    ("output", "meta"),
+    [
+        (np.array([[24, 24, 40, 40, 0.8, 1], [0, 0, 9, 9, 0.01, 0]], np.float32), META),
+        (table([[24, 24, 40, 40, 0.8, 1]], 300, 6), META),
+    ],
+    ids=["two rows", "300 rows"],
+)
+def test_end2end_is_taken_as_it_is(tmp_path, output, meta):
+    loaded = load(constant_graph(tmp_path / "m.onnx", {"output0": output}, metadata=meta))
+    assert loaded.facts["head"] == "end2end"
+    assert boxes_of(loaded) == [("dog", 0.8, LETTERBOXED)]
+
+
+@pytest.mark.parametrize("batch", [1, "batch"])
+def test_end2end_of_yolov7_numbers_its_pictures(tmp_path, batch):
+    output = np.array([[0, 24, 24, 40, 40, 2, 0.8]], np.float32)
+    path = constant_graph(tmp_path / "m.onnx", {"output": output}, metadata=META, batched=False, batch=batch)
+    assert boxes_of(load(path)) == [("owl", 0.8, LETTERBOXED)]
+
+
+def test_yolox_decodes_raw_grids(tmp_path):
+    # Cell (row 4, column 4) of the 8x8 grid: (0 + 4) * 8 = 32, exp(log 2) * 8 = 16.
+    output = table([], depth=8)
+    output[4 * 8 + 4] = [0, 0, np.log(2), np.log(2), 0.9, 0, 0, 0.5]
+    loaded = load(constant_graph(tmp_path / "m.onnx", {"output": output}, metadata=META))
+    assert loaded.facts["head"] == "yolox"
+    assert boxes_of(loaded) == [("owl", 0.45, TOP_LEFT)]
+
+
+def test_yolox_decoded_in_the_graph(tmp_path):
+    rng = np.random.default_rng(0)
+    output = np.concatenate([rng.uniform(10, 60, (CELLS, 4)), np.zeros((CELLS, 4))], axis=1).astype(np.float32)
+    output[7] = [32, 32, 16, 16, 0.9, 0, 0, 0.5]
+    loaded = load(constant_graph(tmp_path / "m.onnx", {"output": output}, metadata=META))
+    assert loaded.facts["head"] == "yolox (decoded in the graph)"
+    assert boxes_of(loaded) == [("owl", 0.45, TOP_LEFT)]
+    output[:, 4] = 1
+    yolov6 = load(constant_graph(tmp_path / "m.onnx", {"output": output}, metadata=META))
+    assert boxes_of(yolov6) == [("owl", 0.5, LETTERBOXED)]
+
+
+@pytest.mark.parametrize("names", [("logits", "pred_boxes"), ("scores", "boxes")])
+def test_detr_with_a_sigmoid_for_each_class(tmp_path, names):
+    values = table([[0.01, 0.6, 0.02], [0.01, 0.02, 0.01]], 20, 3, fill=0.01)
+    values = logit(values) if names[0] == "logits" else values
+    boxes = table([[0.5, 0.5, 0.25, 0.25]], 20, 4, fill=0.4)
+    path = constant_graph(tmp_path / "m.onnx", {names[0]: values, names[1]: boxes}, metadata=META)
+    loaded = load(path)
+    assert loaded.facts["head"] == "detr"
+    assert boxes_of(loaded) == [("dog", 0.6, STRETCHED)]
+
+
+def test_detr_with_a_softmax_and_no_object(tmp_path):
+    logits = table([[0, 5, 0, 1]], 20, 4)
+    logits[1:, 3] = 9
+    boxes = table([[0.5, 0.5, 0.25, 0.25]], 20, 4, fill=0.4)
+    path = constant_graph(
+        tmp_path / "m.onnx",
+        {"logits": logits, "pred_boxes": boxes},
+        metadata=META,
+        more_inputs={"pixel_mask": (7, [1, 64, 64])},
+    )
+    loaded = load(path)
+    ((label, score, box),) = boxes_of(loaded)
+    assert (label, box) == ("dog", STRETCHED)
+    assert score == pytest.approx(np.exp(5) / (np.exp(5) + 2 + np.exp(1)), abs=1e-3)
+    assert "0.485" in loaded.facts["preparation"]
+
+
+@pytest.mark.parametrize("flat", [False, True], ids=["rows a picture", "torchvision"])
+def test_labelled_boxes_scores_and_numbers(tmp_path, flat):
+    outputs = {
+        "labels": np.array([1, 0], np.int64),
+        "boxes": np.array([[24, 24, 40, 40], [0, 0, 64, 64]], np.float32),
+        "scores": np.array([0.9, 0.02], np.float32),
+    }
+    path = constant_graph(
+        tmp_path / "m.onnx",
+        outputs,
+        metadata=META,
+        batched=not flat,
+        more_inputs={} if flat else {"orig_target_sizes": (7, [1, 2])},
+    )
+    loaded = load(path)
+    assert loaded.facts["head"] == "labelled"
+    assert boxes_of(loaded) == [("dog", 0.9, STRETCHED)]
+
+
+def test_ssd_with_its_background_first(tmp_path):
+    scores = table([[0.1, 0.0, 0.9, 0.0]], 1200, 4)
+    scores[1:, 0] = 1
+    boxes = table([[0.375, 0.375, 0.625, 0.625]], 1200, 4)
+    boxes[1:] = [0.1, 0.1, 0.2, 0.3]
+    loaded = load(constant_graph(tmp_path / "m.onnx", {"scores": scores, "boxes": boxes}, metadata=META))
+    assert loaded.facts["head"] == "ssd"
+    assert boxes_of(loaded) == [("dog", 0.9, STRETCHED)]
+
+
+def test_nanodet_reads_distances_off_distributions(tmp_path):
+    output = np.zeros((CELLS, 3 + 32), np.float32)
+    sides = np.full((4, 8), -50.0)
+    sides[:, 1] = 50  # one stride to each side
+    output[4 * 8 + 4] = [0.1, 0.8, 0.1, *sides.ravel()]
+    loaded = load(constant_graph(tmp_path / "m.onnx", {"output": output}, metadata=META))
+    assert loaded.facts["head"] == "nanodet"
+    assert boxes_of(loaded) == [("dog", 0.8, STRETCHED)]
+
+
+def test_fastestdet_mixes_objectness_and_class(tmp_path):
+    output = np.zeros((5 + 3, 4, 4), np.float32)
+    output[5] = 1
+    output[:, 2, 2] = [0.9, 0, 0, logit(0.25), logit(0.25), 0.1, 0.9, 0.0]
+    loaded = load(constant_graph(tmp_path / "m.onnx", {"out": output}, metadata=META))
+    assert loaded.facts["head"] == "fastestdet"
+    assert boxes_of(loaded) == [("dog", round(0.9**0.6 * 0.9**0.4, 3), STRETCHED)]
+
+
+def test_frames_in_a_batch_keep_their_own_scales(tmp_path):
+    path = constant_graph(
+        tmp_path / "m.onnx", {"o": table([[32, 32, 16, 16, 0.9, 0, 0]], depth=7).T}, metadata=META, batch="n"
+    )
+    loaded = load(path, batch_size=3)
+    shapes = [(64, 128), (128, 64), (64, 64), (1, 1), (640, 640)]
+    frames = [Frame(i, str(i), np.zeros((*shape, 3), np.uint8)) for i, shape in enumerate(shapes)]
+    together = loaded.model.detect(frames, Context(threshold=0.1))
+    alone = [loaded.model.detect([frame], Context(threshold=0.1))[0] for frame in frames]
+    assert together == alone
+    assert [boxes_of(loaded, frame)[0][2] for frame in frames[:3]] == [
+        LETTERBOXED,
+        (16.0, 48.0, 48.0, 80.0),
+        (24.0, 24.0, 40.0, 40.0),
+    ]
+
+
+def test_a_fixed_batch_is_filled_up(tmp_path):
+    path = constant_graph(
+        tmp_path / "m.onnx", {"o": table([[32, 32, 16, 16, 0.9, 0, 0]], depth=7).T}, metadata=META, batch=4
+    )
+    loaded = load(path)
+    assert loaded.batch_size == 4
+    assert len(loaded.model.detect([FRAME] * 6, Context())) == 6
+
+
+@pytest.mark.parametrize("dtype", [1, 10, 2], ids=["float32", "float16", "uint8"])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_inputs_of_every_form(tmp_path, dtype, channels_last):
+    path = constant_graph(
+        tmp_path / "m.onnx",
+        {"o": table([[32, 32, 16, 16, 0.9, 0, 0]], depth=7).T},
+        metadata=META,
+        dtype=dtype,
+        channels_last=channels_last,
+    )
+    assert boxes_of(load(path)) == [("cat", 0.9, LETTERBOXED)]
+
+
+def test_a_dynamic_size_is_the_exporters_or_the_options(tmp_path):
+    given = {"o": table([[32, 32, 16, 16, 0.9, 0, 0]], depth=7).T}
+    path = constant_graph(tmp_path / "m.onnx", given, size=("h", "w"), metadata={**META, "imgsz": "[64, 64]"})
+    assert load(path).facts["input size"] == "64x64"
+    plain = constant_graph(tmp_path / "n.onnx", given, size=("h", "w"), metadata=META)
+    assert load(plain, input_size=64).facts["input size"] == "64x64"
+    with pytest.raises(ModelLoadFailed, match=r"unknown kind of head: for a 640x640 picture"):
+        load(plain)
+
+
+def test_a_class_beyond_the_names_is_a_bad_prediction(tmp_path):
+    output = np.array([[24, 24, 40, 40, 0.8, 7]], np.float32)
+    loaded = load(constant_graph(tmp_path / "m.onnx", {"o": output}, metadata=META))
+    with pytest.raises(BadPrediction, match="class 7, there are 3 class names"):
+        boxes_of(loaded)
+
+
+def test_numbers_that_are_none_are_left_out(tmp_path):
+    rows = [[np.nan, 32, 16, 16, 0.9, 0, 0], [np.inf, 32, 16, 16, 0.8, 0, 0], [32, 32, 16, 16, 0.7, 0, 0]]
+    loaded = load(constant_graph(tmp_path / "m.onnx", {"o": table(rows, depth=7).T}, metadata=META))
+    assert boxes_of(loaded) == [("cat", 0.7, LETTERBOXED)]
+
+
+def test_only_asked_labels_come_back(tmp_path):
+    rows = [[32, 32, 16, 16, 0.9, 0, 0], [12, 32, 16, 16, 0, 0.8, 0]]
+    loaded = load(constant_graph(tmp_path / "m.onnx", {"o": table(rows, depth=7).T}, metadata=META))
+    (found,) = loaded.model.detect([FRAME], Context(labels=frozenset({"dog"})))
+    assert [d.label for d in found] == ["dog"]
+
+
+def test_a_head_that_is_named_is_held_to_the_graph(tmp_path):
+    path = constant_graph(tmp_path / "m.onnx", {"o": table([], depth=7).T}, metadata=META)
+    assert load(path, head="yolov8").facts["head"] == "yolov8"
+    with pytest.raises(ModelLoadFailed, match=r"no yolox head: the graph gives o \[1, 7, 84\]"):
+        load(path, head="yolox")
+    with pytest.raises(ConfigError, match="head: got 'yolo9000', allowed: auto, "):
+        load(path, head="yolo9000")
+
+
+@pytest.mark.parametrize(
+    ("outputs", "metadata", "message"),
+    [
+        ({"prob": np.zeros(1000, np.float32)}, {}, "like a classifier or an embedding"),
+        ({"logits": np.zeros((21, 64, 64), np.float32)}, {}, "like a segmentation"),
+        ({"o": np.zeros((56, CELLS), np.float32)}, {"task": "pose"}, "got a pose model"),
+        ({"o": np.zeros((9, CELLS), np.float32)}, {"task": "obb"}, "a detector of turned boxes"),
+        ({"o": np.zeros((CELLS, 9), np.float32)}, {}, "option 'labels'"),
+    ],
+)
+def test_what_is_no_box_detector_is_refused_by_name(tmp_path, outputs, metadata, message):
+    with pytest.raises(ModelLoadFailed, match=message):
+        load(constant_graph(tmp_path / "m.onnx", outputs, metadata=metadata))
