@@ -153,7 +153,7 @@ def _attributes(given: Mapping[str, str], target: LabelTarget) -> list[dict[str,
 
 
 def encode_mask(mask: Mask) -> list[int]:
-    """CVAT's RLE: lengths of runs, the first of zeros, row by row in the box, then the box with its far edges inclusive."""
+    """CVAT's RLE: lengths of runs, the first of zeros, row by row in a box, then the box, far edges inclusive."""
     rows, columns = np.flatnonzero(mask.bitmap.any(axis=1)), np.flatnonzero(mask.bitmap.any(axis=0))
     top, bottom, left, right = int(rows[0]), int(rows[-1]), int(columns[0]), int(columns[-1])
     flat: NDArray[np.bool_] = mask.bitmap[top : bottom + 1, left : right + 1].ravel()

@@ -109,7 +109,7 @@ def _simplified(outline: NDArray[np.int32], tolerance: float) -> NDArray[np.floa
     while tolerance > 0.05:
         points = cv2.approxPolyDP(outline[:, None, :], 2 * tolerance, closed=True)[:, 0, :]
         if len(points) >= 3 and is_simple(points):
-            return points.astype(np.float64) / 2
+            return np.asarray(points, np.float64) / 2
         tolerance /= 2
     return outline.astype(np.float64) / 2
 

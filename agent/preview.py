@@ -53,7 +53,8 @@ def draw(frame: Frame, detections: Sequence[Detection]) -> Image.Image:
     """The frame with shapes in their label's colour, and label and score beside them."""
     picture = Image.fromarray(frame.image).convert("RGB")
     line = max(2, round(max(picture.size) / 400))
-    font = ImageFont.load_default(size=max(11, round(max(picture.size) / 55)))
+    size = max(11, round(max(picture.size) / 55))
+    font = ImageFont.load_default(size=size)
     for detection in detections:
         if isinstance(detection.shape, Mask | Polygon):
             picture = _tint(picture, detection.shape, colour_of(detection.label))
@@ -64,12 +65,12 @@ def draw(frame: Frame, detections: Sequence[Detection]) -> Image.Image:
         if detection.score is not None:
             text += f" {detection.score:.2f}"
         if detection.shape is None:
-            _caption(pen, (4, 4 + tags * (font.size * 1.4)), text, colour, font)
+            _caption(pen, (4, 4 + tags * (size * 1.4)), text, colour, font)
             tags += 1
             continue
         _outline(pen, detection.shape, colour, line)
         left, top, _, _ = bounds(detection.shape)
-        _caption(pen, (max(left, 0), max(top - font.size * 1.3, 0)), text, colour, font)
+        _caption(pen, (max(left, 0), max(top - size * 1.3, 0)), text, colour, font)
     return picture
 
 

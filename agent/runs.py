@@ -83,8 +83,7 @@ def resume(run: str, around: Surroundings) -> RunReport:
 
 
 def _work(session: Session, target: Target, options: Options) -> list[TaskWork]:
-    numbers: dict[str, int] = {target.kind: target.id}
-    return find_work(session, **numbers, ground_truth=options.ground_truth, honeypots=options.honeypots)
+    return find_work(session, target, ground_truth=options.ground_truth, honeypots=options.honeypots)
 
 
 @contextmanager

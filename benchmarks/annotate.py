@@ -100,15 +100,15 @@ class Bench:
 
     def video(self) -> None:
         """Frames of a 720p video task by chunk against frame by frame."""
+        from agent.config import ServerSettings
         from agent.cvat.frames import ChunkFrames, fetch_frame
         from agent.cvat.session import open_session
         from agent.cvat.work import find_work
-
-        from agent.config import ServerSettings
+        from agent.options import Target
 
         task, ratios = self.video_task(frames=self.args.frames), []
         with open_session(ServerSettings(host=self.url, user=USER, password=PASSWORD)) as session:
-            (work,) = find_work(session, task=int(task))
+            (work,) = find_work(session, Target("task", int(task)))
             wanted = [(job, frame) for job in work.jobs for frame in job.frames]
             for _ in range(self.args.turns):
                 with ChunkFrames(session) as source:

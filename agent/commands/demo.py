@@ -84,7 +84,8 @@ def _run(
 def _count_stored(session: Session, task: int) -> int:
     from agent.cvat.annotations_api import get_annotations
     from agent.cvat.work import find_work
+    from agent.options import Target
 
-    jobs = [job for part in find_work(session, task=task) for job in part.jobs]
+    jobs = [job for part in find_work(session, Target("task", task)) for job in part.jobs]
     stored = [get_annotations(session, job.id) for job in jobs]
     return sum(len(annotations.get(kind, [])) for annotations in stored for kind in ("tags", "shapes", "tracks"))

@@ -42,8 +42,7 @@ def match(**values: Any) -> None:
     request = parse_mapping(values["mapping"])
     label_map = load_label_map(values["label_map"]) if values["label_map"] else None
     with open_session(server) as session:
-        numbers: dict[str, int] = {target.kind: target.id}
-        work = find_work(session, **numbers)
+        work = find_work(session, target)
     model = load_model(values["model"], device=values["device"], options=model_params(values["params"]))
     for part in work:
         click.echo(f"task {part.task_id} {part.name!r}")

@@ -12,6 +12,7 @@ def create_image_task(
     session: Session, name: str, labels: Sequence[dict[str, object]], pictures: Sequence[Path]
 ) -> int:
     """The id of a new task; returns when the server has taken the pictures in."""
+    session.log_in()
     task = session.client.tasks.create_from_data(
         {"name": name, "labels": list(labels)},
         [str(path) for path in pictures],

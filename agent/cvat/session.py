@@ -97,6 +97,10 @@ class Session:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
+    def log_in(self) -> None:
+        """Makes sure that `client` has credentials, for those calls that only the SDK can make."""
+        self._log_in(seen=0)
+
     def request(
         self,
         method: str,

@@ -212,12 +212,12 @@ def untouched(made: Iterable[Made], stored: Annotations) -> tuple[dict[str, list
         else:
             changed += 1
     strangers: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for (kind, number), item in by_id.items():
-        if (kind, number) not in claimed and item.get("source") == "auto":
-            strangers.setdefault((kind, content_key(item)), []).append(item)
+    for (kind, number), stranger in by_id.items():
+        if (kind, number) not in claimed and stranger.get("source") == "auto":
+            strangers.setdefault((kind, content_key(stranger)), []).append(stranger)
     for item in lost:
-        if (there := _take(strangers.get((item.kind, content_key(item.sent)), []), item.sent)) is not None:
-            left[item.kind].append(there)
+        if (found := _take(strangers.get((item.kind, content_key(item.sent)), []), item.sent)) is not None:
+            left[item.kind].append(found)
     return left, changed
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from agent.cvat.session import Session
 from agent.domain import TaskAttribute, TaskLabel
 from agent.errors import BadRequest, ServerRefused
+from agent.options import Target
 
 PAGE_SIZE = 500
 
@@ -60,25 +61,19 @@ class TaskWork:
 
 
 def find_work(
-    session: Session,
-    *,
-    task: int | None = None,
-    job: int | None = None,
-    project: int | None = None,
-    ground_truth: bool = False,
-    honeypots: bool = False,
+    session: Session, target: Target, *, ground_truth: bool = False, honeypots: bool = False
 ) -> list[TaskWork]:
-    """The tasks behind a task, job or project id, by task id. BadRequest where there is nothing to annotate.
+    """The tasks behind a task, job or project, by task id. BadRequest where there is nothing to annotate.
 
     Of a task or project, a frame that two jobs share belongs to the first of them; of a single job, all frames do.
     """
-    if job is not None:
-        rows = [session.request("GET", f"/api/jobs/{job}").json()]
+    if target.kind == "job":
+        rows = [session.request("GET", f"/api/jobs/{target.id}").json()]
     else:
-        key, number = ("task_id", task) if task is not None else ("project_id", project)
-        rows = [row for row in _pages(session, "/api/jobs", {key: number}) if _wanted(row, ground_truth)]
+        listed = _pages(session, "/api/jobs", {f"{target.kind}_id": target.id})
+        rows = [row for row in listed if _wanted(row, ground_truth)]
         if not rows:
-            raise _nothing(session, task, project)
+            raise _nothing(session, target)
     for row in rows:
         _refuse_other_media(row)
     by_task: dict[int, list[dict[str, Any]]] = {}
@@ -92,21 +87,17 @@ def _wanted(row: Mapping[str, Any], ground_truth: bool) -> bool:
     return row["type"] == "annotation" or (ground_truth and row["type"] == "ground_truth")
 
 
-def _nothing(session: Session, task: int | None, project: int | None) -> BadRequest:
+def _nothing(session: Session, target: Target) -> BadRequest:
     """Why there are no jobs; asks the server whether the thing exists at all."""
-    what = f"task {task}" if task is not None else f"project {project}"
-    path = f"/api/tasks/{task}" if task is not None else f"/api/projects/{project}"
     try:
-        found = session.request("GET", path).json()
+        found = session.request("GET", f"/api/{target.kind}s/{target.id}").json()
     except ServerRefused as error:
         if error.status == 403:
-            return BadRequest(f"{what}: this user has no job in it")
+            return BadRequest(f"{target}: this user has no job in it")
         raise
-    if task is not None and not found.get("size"):
-        return BadRequest(f"{what}: it has no data yet")
-    return BadRequest(
-        f"{what}: it has no annotation jobs (ground truth jobs are left out unless --ground-truth is given)"
-    )
+    if target.kind == "task" and not found.get("size"):
+        return BadRequest(f"{target}: it has no data yet")
+    return BadRequest(f"{target}: it has no annotation jobs (ground truth jobs count if --ground-truth is given)")
 
 
 def _refuse_other_media(row: Mapping[str, Any]) -> None:
@@ -160,7 +151,7 @@ def _job_work(session: Session, row: Mapping[str, Any], leave_honeypots_out: boo
 def _may_have_honeypots(session: Session, task_id: int) -> bool:
     """Only tasks with a pool of ground truth have honeypots; who may not see the task has to ask the jobs."""
     try:
-        return session.request("GET", f"/api/tasks/{task_id}").json().get("validation_mode") == "gt_pool"
+        return bool(session.request("GET", f"/api/tasks/{task_id}").json().get("validation_mode") == "gt_pool")
     except ServerRefused:
         return True
 

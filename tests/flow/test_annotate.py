@@ -3,12 +3,13 @@
 import json
 
 import pytest
-from agent.cvat.annotations_api import create, get_annotations
-from agent.cvat.work import find_work
-from tests.support.material import make_image_task
 
 from agent.cli import main
+from agent.cvat.annotations_api import create, get_annotations
+from agent.cvat.work import find_work
 from agent.ledger import Ledger, default_path
+from agent.options import Target
+from tests.support.material import make_image_task
 
 FUNCTION = '''
 """Finds one box a frame, whose place tells the frame's size; and fails where it is told to."""
@@ -57,7 +58,7 @@ def run(sandbox, *args):
 
 def stored(session, task):
     """(shapes, tags) of a task's jobs."""
-    (work,) = find_work(session, task=task)
+    (work,) = find_work(session, Target("task", task))
     found = [get_annotations(session, job.id) for job in work.jobs]
     return [s for a in found for s in a["shapes"]], [t for a in found for t in a["tags"]]
 
@@ -79,7 +80,7 @@ def test_a_task_of_several_jobs(sandbox, session, task, function, tmp_path, caps
 
 
 def test_a_job_alone(sandbox, session, task, function):
-    (work,) = find_work(session, task=task)
+    (work,) = find_work(session, Target("task", task))
     assert run(sandbox, "annotate", "--job", work.jobs[1].id, "--model", function()) == 0
     assert sorted(shape["frame"] for shape in stored(session, task)[0]) == [3, 4, 5]
 
@@ -126,7 +127,7 @@ def frame_name(session, task, frame):
     [("0-2,7", [0, 1, 2, 7]), ("every:4", [0, 4, 8]), ("empty", [0, 1, 2, 3, 4, 5, 6, 7])],
 )
 def test_frames_are_selected(sandbox, session, task, function, which, frames):
-    (work,) = find_work(session, task=task)
+    (work,) = find_work(session, Target("task", task))
     label = next(label for label in work.labels if label.name == "scene").id
     create(session, work.jobs[2].id, {"tags": [{"frame": 8, "label_id": label}]})
     assert run(sandbox, "annotate", "--task", task, "--model", function(), "--frames", which) == 0
@@ -166,7 +167,7 @@ def test_a_region_is_what_the_model_sees_and_places_are_of_the_whole_frame(sandb
 
 class TestReplace:
     def test_own_takes_the_place_of_earlier_runs_only(self, sandbox, session, task, function):
-        (work,) = find_work(session, task=task)
+        (work,) = find_work(session, Target("task", task))
         label = next(label for label in work.labels if label.name == "thing").id
         drawn = {"type": "rectangle", "frame": 0, "label_id": label, "points": [5, 5, 9, 9]}
         create(session, work.jobs[0].id, {"shapes": [drawn]})
@@ -178,7 +179,7 @@ class TestReplace:
 
     def test_own_keeps_what_somebody_changed(self, sandbox, session, task, function):
         assert run(sandbox, "annotate", "--task", task, "--model", function()) == 0
-        (work,) = find_work(session, task=task)
+        (work,) = find_work(session, Target("task", task))
         shape = get_annotations(session, work.jobs[0].id)["shapes"][0]
         moved = {**shape, "points": [5, 5, 9, 9], "source": "semi-auto"}
         session.request(
@@ -191,7 +192,7 @@ class TestReplace:
         assert len(stored(session, task)[0]) == 10
 
     def test_all_keeps_a_backup(self, sandbox, session, task, function):
-        (work,) = find_work(session, task=task)
+        (work,) = find_work(session, Target("task", task))
         label = next(label for label in work.labels if label.name == "thing").id
         drawn = {"type": "rectangle", "frame": 0, "label_id": label, "points": [5, 5, 9, 9]}
         create(session, work.jobs[0].id, {"shapes": [drawn, {**drawn, "frame": 2}]})
@@ -219,7 +220,7 @@ class TestReplace:
 
 
 def test_predictions_over_existing_shapes_are_left_out(sandbox, session, task, function):
-    (work,) = find_work(session, task=task)
+    (work,) = find_work(session, Target("task", task))
     label = next(label for label in work.labels if label.name == "thing").id
     width, height = 320, 240
     drawn = {"type": "rectangle", "frame": 0, "label_id": label, "points": [0, 0, width, height]}

@@ -10,6 +10,7 @@ from agent.cvat.chunks import BadFrame
 from agent.cvat.frames import ChunkFrames, fetch_frame
 from agent.cvat.work import find_work
 from agent.errors import ServerUnavailable
+from agent.options import Target
 from tests.support.material import make_image_task, make_task, make_video_task, number_of, picture_bytes
 
 DATA = {"method": "GET", "path": r"/api/jobs/\d+/data"}
@@ -17,7 +18,7 @@ DATA = {"method": "GET", "path": r"/api/jobs/\d+/data"}
 
 def places(session, task, **more):
     """(job, frame) of all that is to be annotated in a task."""
-    (work,) = find_work(session, task=task, **more)
+    (work,) = find_work(session, Target("task", task), **more)
     return [(job, frame) for job in work.jobs for frame in job.frames]
 
 

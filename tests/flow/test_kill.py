@@ -7,12 +7,13 @@ import sys
 from collections import Counter
 
 import pytest
+
 from agent.annotations import content_key
 from agent.cvat.annotations_api import get_annotations
 from agent.cvat.work import find_work
-from tests.support.material import make_image_task
-
 from agent.ledger import Ledger
+from agent.options import Target
+from tests.support.material import make_image_task
 
 FRAMES, JOBS = 60, 3
 FUNCTION = '''
@@ -53,7 +54,7 @@ class Runs:
 
     def stored(self, task):
         """The content of every annotation, with how often it is there."""
-        (work,) = find_work(self.session, task=task)
+        (work,) = find_work(self.session, Target("task", task))
         names = {label.id: label.name for label in work.labels}
         found = Counter()
         for job in work.jobs:

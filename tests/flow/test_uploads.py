@@ -1,14 +1,15 @@
 """Every annotation arrives exactly once: lost answers, refusals, killed processes, twins, and what is taken back."""
 
 import pytest
-from agent.cvat.annotations_api import create, get_annotations
-from agent.cvat.work import find_work
-from tests.support.material import make_image_task
 
+from agent.cvat.annotations_api import create, get_annotations
 from agent.cvat.uploads import JobUploads
+from agent.cvat.work import find_work
 from agent.errors import ServerRefused, ServerUnavailable
 from agent.ledger import Ledger
+from agent.options import Target
 from agent.undo import undo_run
+from tests.support.material import make_image_task
 
 CREATE = {"method": "PATCH", "path": r"/api/jobs/\d+/annotations"}
 
@@ -22,7 +23,7 @@ def ledger(tmp_path):
 @pytest.fixture
 def job(session):
     task = make_image_task(session, count=4, labels=[{"name": "thing"}, {"name": "scene", "type": "tag"}])
-    (work,) = find_work(session, task=task)
+    (work,) = find_work(session, Target("task", task))
     (job,) = work.jobs
     return Job(job.id, task, {label.name: label.id for label in work.labels})
 

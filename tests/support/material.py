@@ -57,7 +57,7 @@ def make_task(
     segment_size: int | None = None, overlap: int | None = None, **data: Any,
 ) -> int:  # fmt: skip
     """A task of these files."""
-    assert session.user, "the SDK's uploads use the session's login"
+    session.log_in()
     spec: dict[str, Any] = {"name": f"task of {len(files)} files"}
     more = {"labels": list(labels) if labels is not None else None, "project_id": project, "segment_size": segment_size, "overlap": overlap}
     spec |= {name: value for name, value in more.items() if value is not None}
