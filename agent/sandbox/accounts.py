@@ -63,7 +63,10 @@ def _caller(call: Call) -> User | None:
     scheme, _, value = call.request.headers.get("authorization", "").partition(" ")
     state = call.state
     if scheme == "Basic":
-        name, _, password = base64.b64decode(value + "==").decode("utf-8", "replace").partition(":")
+        try:
+            name, _, password = base64.b64decode(value + "==").decode().partition(":")
+        except ValueError:
+            name = password = ""
         user = state.users.first(username=name)
         if user is None or not password_fits(user, password):
             raise Refusal(401, {"detail": "Invalid username/password."}, {"WWW-Authenticate": "Token"})

@@ -38,6 +38,20 @@ class Refusal(Exception):
         self.headers = headers or {}
 
 
+def whole(sent: JSON, name: str, default: int, least: int = 0) -> int:
+    """A whole number of a request (a text in forms); what is none, or too small, is refused."""
+    value = sent.get(name)
+    if value is None or value == "":
+        return default
+    try:
+        number = int(value)
+    except (TypeError, ValueError) as error:
+        raise Refusal(400, {name: ["A valid integer is required."]}) from error
+    if number < least:
+        raise Refusal(400, {name: [f"Ensure this value is greater than or equal to {least}."]})
+    return number
+
+
 def forbidden(text: str = "You do not have permission to perform this action.") -> Refusal:
     """A 403."""
     return Refusal(403, {"detail": text})

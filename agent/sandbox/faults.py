@@ -49,10 +49,14 @@ class Fault:
         body = self.body if self.body is not None else page
         if self.body is None and 400 <= status < 500:
             body = b'{"detail":"Request was throttled."}' if status == 429 else b'{"detail":"Refused by a fault."}'
-        headers = {"content-type": kind, "content-length": str(len(body)), **self.headers}
+        headers = {
+            "content-type": kind,
+            "content-length": str(len(body)),
+            **{name.lower(): value for name, value in self.headers.items()},
+        }
         if status == 429:
             headers.setdefault("retry-after", "1")
-        return status, [(k.lower().encode(), v.encode()) for k, v in headers.items()], body
+        return status, [(name.encode(), value.encode()) for name, value in headers.items()], body
 
 
 class Faults:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.responses import Response
 
 from agent.sandbox.accounts import brief
-from agent.sandbox.exchange import Call, Refusal, forbidden, missing, reply
+from agent.sandbox.exchange import Call, Refusal, forbidden, missing, reply, whole
 from agent.sandbox.listing import listed, plain
 from agent.sandbox.permissions import may_job, may_task, the_job
 from agent.sandbox.records import JSON, Comment, Issue, Task, now
@@ -64,7 +64,7 @@ def create_issue(call: Call) -> Response:
     with state.store.change():
         place = {
             "job_id": job.id,
-            "frame": int(sent["frame"]),
+            "frame": whole(sent, "frame", 0),
             "position": [float(n) for n in sent["position"]],
         }
         issue = state.issues.add(

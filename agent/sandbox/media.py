@@ -14,7 +14,7 @@ from typing import Any
 import av
 from PIL import UnidentifiedImageError
 
-from agent.sandbox.exchange import Refusal
+from agent.sandbox.exchange import Refusal, whole
 from agent.sandbox.pictures import probe
 from agent.sandbox.records import JSON, Data
 from agent.sandbox.video import index_video
@@ -49,7 +49,7 @@ class Order:
         """The parameters, from JSON or form fields; refuses what makes no sense."""
         if sent.get("server_files") or sent.get("remote_files"):
             raise Refusal(400, {"client_files": ["The sandbox takes uploaded files only"]})
-        quality = _whole(sent, "image_quality", 70, 0)
+        quality = whole(sent, "image_quality", 70, 0)
         if not quality <= 100:
             raise Refusal(400, {"image_quality": ["Ensure this value is less than or equal to 100."]})
         step = _STEP.fullmatch(str(sent.get("frame_filter") or "step=1").strip())
@@ -60,28 +60,15 @@ class Order:
             raise Refusal(400, {"sorting_method": [f'"{order}" is not a valid choice.']})
         return cls(
             image_quality=quality,
-            chunk_size=_whole(sent, "chunk_size", 0, 1),
-            start_frame=_whole(sent, "start_frame", 0, 0),
-            stop_frame=_whole(sent, "stop_frame", -1, 0) if sent.get("stop_frame") is not None else None,
+            chunk_size=whole(sent, "chunk_size", 0, 1),
+            start_frame=whole(sent, "start_frame", 0, 0),
+            stop_frame=whole(sent, "stop_frame", -1, 0) if sent.get("stop_frame") is not None else None,
             step=int(step[1]),
             use_zip_chunks=str(sent.get("use_zip_chunks", "")).lower() in ("true", "1", "on"),
             sorting_method=order,
             upload_file_order=_list(sent.get("upload_file_order")),
             validation_params=_params(sent.get("validation_params")),
         )
-
-
-def _whole(sent: JSON, name: str, default: int, least: int) -> int:
-    value = sent.get(name)
-    if value is None or value == "":
-        return default
-    try:
-        number = int(value)
-    except (TypeError, ValueError) as error:
-        raise Refusal(400, {name: ["A valid integer is required."]}) from error
-    if number < least:
-        raise Refusal(400, {name: [f"Ensure this value is greater than or equal to {least}."]})
-    return number
 
 
 def _list(value: Any) -> list[str]:

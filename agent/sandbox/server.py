@@ -56,7 +56,9 @@ class Sandbox:
 
     def start(self) -> Sandbox:
         """Listens; returns when requests are served."""
-        listener = socket.socket(socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET)
+        family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
+        # The protocol has to be named: only then asyncio turns off Nagle's algorithm, which costs 40 ms a request.
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind(self._address)

@@ -10,6 +10,7 @@ Tests may make odd things with it. Hold the lock and save, and the change is see
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import secrets
 import shutil
@@ -18,7 +19,9 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TextIO
 
+from agent.errors import ConfigError
 from agent.sandbox import records as r
 from agent.sandbox.annotation_index import AnnotationIndex
 from agent.sandbox.records import now
@@ -45,6 +48,7 @@ class State:
         self._temporary = data is None
         self.root = Path(tempfile.mkdtemp(prefix="cvat-sandbox-")) if data is None else data
         self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._lock = self._locked()
         self.nuclio = nuclio.rstrip("/") if nuclio else None
         self.invoke = invoke
         self.url = ""
@@ -59,6 +63,16 @@ class State:
         self.doorbell = threading.Condition()  # rung whenever an annotation request is queued or ends
         self.rings = 0
         self.secret = self._secret()
+
+    def _locked(self) -> TextIO:
+        """Keeps the folder for this process; two that write to one would lose what they acknowledge."""
+        lock = (self.root / "lock").open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock.close()
+            raise ConfigError(f"--data: another sandbox uses {self.root}") from error
+        return lock
 
     def _secret(self) -> bytes:
         """What trackers' states are signed with; kept, as clients keep the states."""
@@ -149,5 +163,6 @@ class State:
         for worker in self.workers.values():
             worker.shutdown(wait=True, cancel_futures=True)
         self.store.close()
+        self._lock.close()
         if self._temporary:
             shutil.rmtree(self.root, ignore_errors=True)

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from agent.sandbox import labels
 from agent.sandbox.accounts import brief
-from agent.sandbox.exchange import Call, Refusal, forbidden, reply
+from agent.sandbox.exchange import Call, Refusal, forbidden, reply, whole
 from agent.sandbox.listing import listed, plain
 from agent.sandbox.permissions import check_assignee, in_scope, may_create, may_task, the_project, the_task
 from agent.sandbox.records import JSON, Task, now
@@ -130,8 +130,8 @@ def create_task(call: Call) -> Response:
             organization_id=organization,
             bug_tracker=sent.get("bug_tracker") or "",
             subset=sent.get("subset") or "",
-            segment_size=int(sent.get("segment_size") or 0),
-            overlap=sent.get("overlap"),
+            segment_size=whole(sent, "segment_size", 0),
+            overlap=None if sent.get("overlap") is None else whole(sent, "overlap", 0),
         )
         labels.add_labels(state, wanted, task)
         if project is not None:

@@ -51,26 +51,23 @@ def cut(track: JSON, start: int, stop: int) -> JSON | None:
     if not _is_inside(track, start, stop):
         return None
     inside = [copy.deepcopy(shape) for shape in track["shapes"] if start <= shape["frame"] <= stop]
-    while inside and inside[0]["outside"]:
-        inside.pop(0)
-    part = {
-        **track,
-        "elements": [cut(e, start, stop) or _hidden(e, start) for e in track.get("elements", [])],
-    }
-    if "elements" not in track:
-        del part["elements"]
     if len(inside) < len(track["shapes"]):
         inside = _with_ends(track, inside, start, stop)
-    part["shapes"] = inside
-    part["frame"] = inside[0]["frame"] if inside else start
-    return part if inside else None
+    while inside and inside[0]["outside"]:
+        inside.pop(0)
+    if not inside:
+        return None
+    part = {**track, "frame": inside[0]["frame"], "shapes": inside}
+    if "elements" in track:
+        part["elements"] = [cut(e, start, stop) or _hidden(e, inside[0]["frame"]) for e in track["elements"]]
+    return part
 
 
 def _with_ends(track: JSON, inside: list[JSON], start: int, stop: int) -> list[JSON]:
-    first = interpolated(track, start)
+    """Keyframes for how the track looks where the part begins and ends."""
+    first, last = interpolated(track, start), interpolated(track, stop)
     if first is not None and not first["outside"] and (not inside or inside[0]["frame"] != start):
         inside = [first, *inside]
-    last = interpolated(track, stop)
     if not inside or last is None or track["shapes"][-1]["frame"] < stop or inside[-1]["frame"] == stop:
         return inside
     looks = ("points", "outside", "rotation")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.errors import ConfigError
 from agent.sandbox import Sandbox
 from tests.support.tasks import Client, drawn, filmed
 
@@ -132,6 +133,11 @@ def test_an_upload_in_pieces_goes_on_after_a_restart(tmp_path):
         client.patch(place, content=content[100:], headers={**tus, "Upload-Offset": "100"})
         client.post(f"/api/tasks/{task}/data", headers={"Upload-Finish": ""}, json={"image_quality": 70})
         client.until(f"/api/tasks/{task}", lambda got: got.json().get("size") == 1)
+
+
+def test_a_folder_belongs_to_one_sandbox(tmp_path):
+    with Sandbox({"bot": "secret"}, data=tmp_path), pytest.raises(ConfigError, match="another sandbox"):
+        Sandbox({"bot": "secret"}, data=tmp_path)
 
 
 def test_without_a_folder_nothing_is_left(tmp_path, monkeypatch):

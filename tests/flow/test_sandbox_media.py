@@ -224,5 +224,5 @@ def test_deleted_tasks_leave_nothing_behind(client, sandbox):
     frame(client, task, 0)
     chunk(client, f"/api/tasks/{task}", number=0)
     assert client.delete(f"/api/tasks/{task}").status_code == 204
-    assert [p for p in sandbox.state.root.rglob("*") if p.is_file() and p.name != "secret"] == []
+    assert [p for p in sandbox.state.root.rglob("*") if p.is_file() and p.name not in ("secret", "lock")] == []
     assert client.get(f"/api/tasks/{task}/annotations").status_code == 404
