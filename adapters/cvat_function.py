@@ -35,7 +35,7 @@ _MODULE_NAME = "__cvat_function__"
 """The name under which cvat-cli runs a function's file."""
 
 
-def load(name: str, *, device: str, **options: Any) -> FunctionDetector:
+def load(name: str, /, *, device: str, **options: Any) -> FunctionDetector:
     """The detection function in a Python file or module; `device` goes to a `create` that takes one."""
     owner = f"cvat:{name}"
     module = _load_file(Path(name).expanduser(), owner) if _is_path(name) else _load_module(name, owner)

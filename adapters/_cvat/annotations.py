@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +43,10 @@ class AnnotationReader:
         """The detections of a frame; BadPrediction where an annotation breaks a rule."""
         from cvat_sdk import models
 
+        if isinstance(annotations, str) or not isinstance(annotations, Iterable):
+            raise BadPrediction(
+                f"detect answered with a {type(annotations).__name__}, allowed: a sequence of annotations"
+            )
         found = []
         for annotation in annotations:
             if isinstance(annotation, models.LabeledImageRequest):
