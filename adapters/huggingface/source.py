@@ -49,7 +49,7 @@ def fetch(
         hint = f"; did you mean local:{name}?" if folder.suffix == ".onnx" else ""
         raise ModelLoadFailed(f"{owner}: got a file, allowed: a repository, or a folder with a config.json{hint}")
     if folder.is_dir() or name.startswith((".", "/", "~")):
-        return _from_folder(folder, owner, revision)
+        return _from_folder(folder, owner, revision, allow_pickle)
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
         raise ModelNotFound(f"{owner}: got no name of a repository, allowed: OWNER/NAME, or a folder")
     wanted = _TEXTS + _SAFE + (_PICKLED if allow_pickle else []) + (["*.py"] if with_code else [])
@@ -60,12 +60,12 @@ def fetch(
     return Source(owner, folder, folder.name, _licence(folder))
 
 
-def _from_folder(folder: Path, owner: str, revision: str | None) -> Source:
+def _from_folder(folder: Path, owner: str, revision: str | None, allow_pickle: bool) -> Source:
     if not folder.is_dir():
         raise ModelNotFound(f"{owner}: there is no folder {folder}")
     if revision is not None:
         raise ConfigError(f"{owner}: revision: a folder has none, allowed: with a repository of the Hub only")
-    _check_files(folder, owner, allow_pickle=True)
+    _check_files(folder, owner, allow_pickle)
     digest = hashlib.sha256()
     for path in sorted(p for pattern in ("config.json", *_SAFE, *_PICKLED) for p in folder.glob(pattern)):
         with path.open("rb") as stream:

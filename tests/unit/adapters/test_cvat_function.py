@@ -195,7 +195,7 @@ def test_a_factory_takes_its_parameters(function):
     with pytest.raises(ConfigError, match="missing a required argument: 'size'"):
         function(None, FACTORY)
     with pytest.raises(ConfigError, match="unexpected keyword argument 'sise'"):
-        function(None, FACTORY, sise=5)
+        function(None, FACTORY, size=5, sise=5)
     with pytest.raises(ConfigError, match="takes no parameters"):
         function("[]", size=5)
 

@@ -1,0 +1,171 @@
+"""Repositories of the Hub: versions, the cache, tokens, and every way in which a Hub says no.
+
+The Hub is a loopback server; huggingface_hub reads its environment at import, so each question is a process.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.hub import Hub, Repository
+
+ROOT = Path(__file__).resolve().parents[3]
+ASK = """
+import json, sys, warnings
+warnings.simplefilter("error")
+from agent.errors import SidecarError
+calls, how = json.load(sys.stdin)
+for name, options in calls:
+    try:
+        if how == "fetch":
+            from adapters.huggingface.source import fetch
+            given = dict(revision=None, token_env=None, local_files_only=False, allow_pickle=False, with_code=False)
+            source = fetch(name, **{**given, **options})
+            answer = ["ok", source.version, source.licence, sorted(p.name for p in source.folder.iterdir())]
+        else:
+            import numpy as np
+            from agent.contract import Context, Frame
+            from agent.models import load_model
+            loaded = load_model(f"hf:{name}", device="cpu", options=options)
+            frame = Frame(0, "f", np.zeros((40, 60, 3), np.uint8))
+            answer = ["ok", loaded.version, dict(loaded.facts), len(loaded.model.detect([frame], Context())[0])]
+    except SidecarError as error:
+        answer = [type(error).__name__, str(error)]
+    print(json.dumps(answer))
+"""
+
+
+@pytest.fixture
+def hub(tmp_path):
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "detr"}')
+    (folder / "preprocessor_config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{}" + b"\0" * 200_000)
+    (folder / "pytorch_model.bin").write_bytes(b"never fetched unless asked for")
+    (folder / "modeling.py").write_text("raise SystemExit('remote code ran')")
+    (folder / "README.md").write_text("---\ntags: [x]\nlicense: apache-2.0\n---\n# A model\n")
+    with Hub({"some/model": Repository(folder, ("main", "v1"))}) as running:
+        yield running
+
+
+@pytest.fixture
+def ask(hub, tmp_path):
+    """Asks in a process of its own, with a cache of its own; the answers, one for each call."""
+
+    def process(*calls, how="fetch", cache="cache", **environment):
+        given = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING"))}
+        given |= {
+            "HF_ENDPOINT": hub.url,
+            "HF_HOME": str(tmp_path / cache),
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "PYTHONPATH": str(ROOT),
+            "no_proxy": "127.0.0.1",
+            **environment,
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", ASK],
+            input=json.dumps([calls, how]),
+            env=given,
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert "%|" not in done.stderr, "a progress bar in a log"
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    return process
+
+
+def test_a_repository_comes_with_its_commit_and_licence_and_nothing_needless(ask, hub):
+    commit = hub.repositories["some/model"].commit
+    files = ["README.md", "config.json", "model.safetensors", "preprocessor_config.json"]
+    main, tag, pinned = ask(
+        ["some/model", {}], ["some/model", {"revision": "v1"}], ["some/model", {"revision": commit}]
+    )
+    assert main == tag == pinned == ["ok", commit, "apache-2.0", files]
+
+
+def test_code_and_pickles_come_only_when_asked_for(ask):
+    (answer,) = ask(["some/model", {"allow_pickle": True, "with_code": True}])
+    assert {"pytorch_model.bin", "modeling.py"} <= set(answer[3])
+
+
+def test_the_cache_serves_without_a_hub(ask, hub):
+    (first,) = ask(["some/model", {}])
+    (only_local,) = ask(["some/model", {"local_files_only": True}])
+    (offline,) = ask(["some/model", {}], HF_HUB_OFFLINE="1")
+    hub.fail(503, times=99)
+    (broken,) = ask(["some/model", {}])
+    hub.close()
+    (down,) = ask(["some/model", {}])
+    assert first == only_local == offline == broken == down
+
+
+def test_what_is_not_there_is_named(ask, hub):
+    unknown, revision, offline, name = ask(
+        ["some/other", {}],
+        ["some/model", {"revision": "v9"}],
+        ["some/other", {"local_files_only": True}],
+        ["some model", {}],
+    )
+    assert unknown[0] == "ModelNotFound"
+    assert "knows no such repository, or it is private" in unknown[1]
+    assert revision == ["ModelNotFound", "hf:some/model: revision: got 'v9', which the repository does not have"]
+    assert offline[0] == "ModelNotFound"
+    assert "not in the cache" in offline[1]
+    assert "local_files_only" in offline[1]
+    assert name[0] == "ModelNotFound"
+    assert "OWNER/NAME" in name[1]
+
+
+def test_gates_and_tokens(ask, hub):
+    hub.repositories["some/model"].token = "hf_right"
+    calls = [["some/model", {}], ["some/model", {"token_env": "WRONG"}], ["some/model", {"token_env": "UNSET"}]]
+    calls += [["some/model", {"token_env": "hf_pasted"}], ["some/model", {"token_env": "RIGHT"}]]
+    gated, wrong, unset, pasted, right = ask(*calls, WRONG="hf_wrong", RIGHT="hf_right")
+    assert gated[0] == "ModelLoadFailed"
+    assert "is gated" in gated[1]
+    assert "token_env" in gated[1]
+    assert "the token in WRONG may not read it" in wrong[1]
+    assert unset == ["ConfigError", "hf:some/model: token_env: the environment variable UNSET is not set"]
+    assert pasted[0] == "ConfigError"
+    assert "hf_pasted" not in pasted[1]
+    assert right[0] == "ok"
+    assert ("GET", f"/some/model/resolve/{right[1]}/config.json", "Bearer hf_right") in hub.requests
+
+
+@pytest.mark.parametrize(("status", "message"), [(429, "429 (too many requests)"), (503, "answered 503")])
+def test_a_hub_that_has_trouble(ask, hub, status, message):
+    hub.fail(status, where="/api/models", times=99)
+    (answer,) = ask(["some/model", {}])
+    assert answer[0] == "ModelLoadFailed"
+    assert message in answer[1]
+
+
+def test_a_hub_that_is_down(ask, hub):
+    hub.close()
+    (answer,) = ask(["some/model", {}])
+    assert answer[0] == "ModelLoadFailed"
+    assert "could not be reached" in answer[1]
+
+
+def test_a_connection_that_breaks_is_resumed(ask, hub):
+    hub.fail(0, where="model.safetensors", times=2)  # HEAD has no body to cut: the second is the GET
+    (answer,) = ask(["some/model", {}])
+    assert answer[0] == "ok"
+
+
+@pytest.mark.timeout(180)
+def test_a_real_model_through_the_hub(ask, hub, assets):
+    hub.repositories["team/deim"] = Repository(assets / "weights" / "deimv2_atto_coco_hf")
+    (answer,) = ask(["team/deim", {"labels": "coco-80"}], how="load")
+    assert answer[:2] == ["ok", hub.repositories["team/deim"].commit]
+    assert answer[2]["architecture"] == "Deimv2ForObjectDetection"
+    assert answer[2]["source"] == "team/deim"
+    assert answer[3] > 0

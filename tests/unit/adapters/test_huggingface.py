@@ -1,0 +1,200 @@
+"""Folders in transformers' form: small models of random weights, whole and broken."""
+
+import json
+
+import numpy as np
+import pytest
+
+from agent.contract import Context, Frame
+from agent.errors import ConfigError, ModelLoadFailed, ModelNotFound
+from agent.models import load_model
+
+torch = pytest.importorskip("torch")
+
+
+def yolos(**more):
+    from transformers import YolosConfig
+
+    return YolosConfig(
+        hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, image_size=[32, 48],
+        patch_size=16, num_detection_tokens=5, **more,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory):
+    """A YOLOS of random weights with the classes cat and dog: it pads, has a softmax, and is tiny."""
+    from transformers import YolosForObjectDetection, YolosImageProcessorPil
+
+    folder = tmp_path_factory.mktemp("models") / "yolos"
+    torch.manual_seed(0)
+    names = {0: "cat", 1: "dog"}
+    config = yolos(id2label=names, label2id={name: number for number, name in names.items()})
+    YolosForObjectDetection(config).save_pretrained(folder)
+    YolosImageProcessorPil(size={"shortest_edge": 32, "longest_edge": 48}).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def model(whole, tmp_path):
+    """A copy to break."""
+    import shutil
+
+    return shutil.copytree(whole, tmp_path / "model")
+
+
+def change(folder, file, **values):
+    content = json.loads((folder / file).read_text())
+    for key, value in values.items():
+        if value is None:
+            content.pop(key, None)
+        else:
+            content[key] = value
+    (folder / file).write_text(json.dumps(content))
+
+
+def load(folder, **options):
+    return load_model(f"hf:{folder}", device="cpu", options=options)
+
+
+def test_a_folder(whole):
+    loaded = load(whole)
+    assert [(label.name, label.type) for label in loaded.labels] == [("cat", "rectangle"), ("dog", "rectangle")]
+    assert loaded.version.startswith("sha256:")
+    assert loaded.facts["architecture"] == "YolosForObjectDetection"
+    assert loaded.facts["runs on"] == "cpu, float32"
+    assert (loaded.default_threshold, loaded.batch_size) == (0.5, 4)
+    rng = np.random.default_rng(0)
+    frames = [
+        Frame(i, str(i), rng.integers(0, 255, (h, w, 3), np.uint8)) for i, (h, w) in enumerate([(40, 60), (90, 30)])
+    ]
+    together = loaded.model.detect(frames, Context())
+    assert together == [loaded.model.detect([frame], Context())[0] for frame in frames]
+    for frame, found in zip(frames, together, strict=True):
+        assert found
+        assert {d.label for d in found} <= {"cat", "dog"}
+        assert [d.score for d in found] == sorted((d.score for d in found), reverse=True)
+        assert all(0 <= d.shape.left < d.shape.right <= frame.width for d in found)
+
+
+def test_a_folder_by_a_relative_path(whole, monkeypatch):
+    monkeypatch.chdir(whole.parent)
+    assert load(f"./{whole.name}").version == load(whole.name).version == load(whole).version
+
+
+def test_half_precision_gives_nearly_the_same(whole):
+    frame = Frame(0, "f", np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8))
+    full, half = (load(whole, precision=p).model.detect([frame], Context())[0] for p in ("float32", "bfloat16"))
+    assert len(full) == len(half)
+    assert half[0].score == pytest.approx(full[0].score, abs=0.02)
+
+
+def test_names_by_option_and_unused_ones(whole):
+    loaded = load(whole, labels=["N/A", "fox"])
+    assert [label.name for label in loaded.labels] == ["fox"]
+    with pytest.raises(ConfigError, match="labels: got 1 names, the model has 2 classes"):
+        load(whole, labels=["fox"])
+
+
+def test_a_config_without_names_is_flagged(model):
+    change(model, "config.json", id2label=None, label2id=None)
+    loaded = load(model)
+    assert [label.name for label in loaded.labels] == ["LABEL_0", "LABEL_1"]
+    assert "no id2label" in loaded.facts["labels from"]
+
+
+def test_a_classifier_is_named_for_what_it_is(tmp_path):
+    from transformers import ViTConfig, ViTForImageClassification
+
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    ViTForImageClassification(ViTConfig(**small, image_size=32)).save_pretrained(tmp_path)
+    with pytest.raises(ModelLoadFailed, match=r"got ViTForImageClassification, allowed: .*AutoModelForObjectDetection"):
+        load(tmp_path)
+
+
+def test_a_folder_of_a_detectors_backbone_only(model):
+    change(model, "config.json", architectures=["YolosModel"])
+    with pytest.raises(ModelLoadFailed, match="got YolosModel"):
+        load(model)
+
+
+def test_weights_that_do_not_fit(model):
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(model / "model.safetensors")
+    gone = next(name for name in weights if "class_labels" in name)
+    del weights[gone]
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelLoadFailed, match="its weights lack 1 of the tensors"):
+        load(model)
+
+
+def test_truncated_weights(model):
+    content = (model / "model.safetensors").read_bytes()
+    (model / "model.safetensors").write_bytes(content[: len(content) // 2])
+    with pytest.raises(ModelLoadFailed, match=r"transformers cannot load it: .*[Ss]afetensor"):
+        load(model)
+
+
+def test_files_that_are_missing(model, tmp_path):
+    (model / "preprocessor_config.json").unlink()
+    with pytest.raises(ModelLoadFailed, match=r"no preprocessor_config\.json"):
+        load(model)
+    (model / "model.safetensors").unlink()
+    with pytest.raises(ModelLoadFailed, match=r"has no model\.safetensors; pickled weights"):
+        load(model)
+    (model / "config.json").unlink()
+    with pytest.raises(ModelLoadFailed, match=r"has no config\.json \(found: "):
+        load(model)
+    with pytest.raises(ModelNotFound, match="there is no folder"):
+        load(tmp_path / "nowhere")
+    (tmp_path / "file.onnx").touch()
+    with pytest.raises(ModelLoadFailed, match=r"got a file, allowed: a repository, or a folder.*did you mean local:"):
+        load(tmp_path / "file.onnx")
+
+
+def test_pickled_weights_need_a_word(model):
+    from safetensors.torch import load_file
+
+    torch.save(load_file(model / "model.safetensors"), model / "pytorch_model.bin")
+    (model / "model.safetensors").unlink()
+    with pytest.raises(ModelLoadFailed, match=r"pickled weights only.*allow_pickle = true"):
+        load(model)
+    assert load(model, allow_pickle=True).kind == "detector"
+
+
+def test_code_of_the_repository_needs_a_word(model):
+    change(
+        model, "config.json", model_type="mine",
+        auto_map={"AutoConfig": "mine.Config", "AutoModelForObjectDetection": "mine.Model"},
+    )  # fmt: skip
+    (model / "mine.py").write_text("raise SystemExit('remote code ran')")
+    with pytest.raises(ModelLoadFailed, match="trust_remote_code = true"):
+        load(model)
+
+
+def test_a_config_that_is_no_json(model):
+    (model / "config.json").write_text("{")
+    with pytest.raises(ModelLoadFailed, match="transformers cannot load it"):
+        load(model)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"revision": "main"}, "revision: a folder has none"),
+        ({"batch_size": 0}, "batch_size: got 0"),
+        ({"precision": "float8"}, "option 'precision': got 'float8', allowed: 'auto' | "),
+    ],
+)
+def test_wrong_options(whole, options, message):
+    with pytest.raises(ConfigError, match=message):
+        load(whole, **options)
+
+
+def test_devices(whole):
+    with pytest.raises(ConfigError, match="device: got 'tpu', allowed: auto, cpu"):
+        load_model(f"hf:{whole}", device="tpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(ModelLoadFailed, match="finds no CUDA here"):
+            load_model(f"hf:{whole}", device="cuda")
