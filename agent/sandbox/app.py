@@ -20,6 +20,7 @@ from agent.sandbox import (
     labels,
     lambda_functions,
     lambda_requests,
+    native_functions,
     organizations,
     projects,
     queue,
@@ -120,8 +121,8 @@ ROUTES: list[tuple[str, str, Handler]] = [
     ("POST", "/api/lambda/requests", lambda_requests.create_request),
     ("GET", "/api/lambda/requests/{rq_id:path}", lambda_requests.get_request),
     ("DELETE", "/api/lambda/requests/{rq_id:path}", lambda_requests.delete_request),
-    ("POST", "/api/functions", queue.create_function),
-    ("GET", "/api/functions/{id:int}", queue.get_function),
+    ("POST", "/api/functions", native_functions.create_function),
+    ("GET", "/api/functions/{id:int}", native_functions.get_function),
     ("DELETE", "/api/functions/{id:int}", queue.delete_function),
     ("POST", "/api/functions/queues/{queue}/requests/acquire", queue.acquire),
     ("POST", "/api/functions/queues/{queue}/requests/{ar_id}/update", queue.update),
@@ -156,7 +157,7 @@ STREAMED: list[tuple[str, str, AsyncHandler]] = [
 ANYONE: list[tuple[str, str, Handler]] = [
     ("GET", "/api/server/about", about),
     ("POST", "/api/auth/login", accounts.log_in),
-    ("GET", "/api/functions", queue.no_list),
+    ("GET", "/api/functions", native_functions.no_list),
 ]
 # The SDK sends these with a trailing slash; everywhere else that is another, unknown route.
 _SLASHED = ("/data", "/annotations")

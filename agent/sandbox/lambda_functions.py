@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 from starlette.responses import Response
 
-from agent.sandbox import frames, nuclio, queue
+from agent.sandbox import agent_calls, frames, native_functions, nuclio
 from agent.sandbox.annotation_form import TaskLabels
 from agent.sandbox.exchange import Call, Refusal, missing, reply
 from agent.sandbox.lambda_labels import match_labels
@@ -72,13 +72,15 @@ def list_functions(call: Call) -> Response:
             shown.append(view(function))
         except (KeyError, ValueError, TypeError):
             continue
-    return reply(shown + [queue.lambda_view(function) for function in queue.visible(call)])
+    return reply(shown + [native_functions.lambda_view(function) for function in native_functions.visible(call)])
 
 
 def get_function(call: Call) -> Response:
     """GET /api/lambda/functions/{name}."""
-    native = queue.native(call, call.text("name"))
-    return reply(queue.lambda_view(native) if native else view(nuclio.function(call.state, call.text("name"))))
+    native = native_functions.native(call, call.text("name"))
+    return reply(
+        native_functions.lambda_view(native) if native else view(nuclio.function(call.state, call.text("name")))
+    )
 
 
 def place(call: Call, sent: JSON, name: str) -> tuple[Task, Job | None]:
@@ -128,14 +130,14 @@ def picture(state: State, data: Data, frame: int, roi: Any = None) -> str:
 def call_function(call: Call) -> Response:
     """POST /api/lambda/functions/{name}: one frame, nothing is stored."""
     name, sent, state = call.text("name"), call.object(), call.state
-    native = queue.native(call, name)
+    native = native_functions.native(call, name)
     function = None if native else nuclio.function(state, name)
-    shown = queue.lambda_view(native) if native else view(function or {})
+    shown = native_functions.lambda_view(native) if native else view(function or {})
     task, job = place(call, sent, name)
     data = data_of(state, task)
     frame = _the_frame(sent, data, job, name)
     if native:
-        return reply(queue.interact(call, native, task, frame, sent, _size(data, frame)))
+        return reply(agent_calls.interact(call, native, task, frame, sent, _size(data, frame)))
     ask = {"detector": _detect, "interactor": _interact, "tracker": _track}.get(shown["kind"])
     if ask is None:
         raise Refusal(400, f"`{name}` lambda function has incorrect type: {shown['kind']}")

@@ -16,7 +16,7 @@ from typing import Any
 from agent.sandbox.annotation_form import TaskLabels, checked
 from agent.sandbox.exchange import Refusal
 from agent.sandbox.lambda_labels import LabelMatch
-from agent.sandbox.records import JSON
+from agent.sandbox.records import JSON, Task
 from agent.sandbox.state import State
 
 _STATE_AGE = 8 * 3600
@@ -117,6 +117,22 @@ def shift(shape: JSON, x: float, y: float) -> None:
     shape["points"] = [*points[:start], *moved]
     for element in shape.get("elements", []):
         shift(element, x, y)
+
+
+def agent_annotations(state: State, task: Task, params: JSON, result: JSON) -> dict[str, list[JSON]]:
+    """An agent's detections, checked, of source auto, moved to their place in the frame."""
+    sent = result.get("annotations")
+    if not isinstance(sent, dict):
+        raise Refusal(400, {"annotations": ["This field is required."]})
+    found = checked({**sent, "tracks": []}, TaskLabels(state, task))
+    for item in [*found["tags"], *found["shapes"]]:
+        item["source"] = "auto"
+        for element in item.get("elements", []):
+            element["source"] = "auto"
+    if params.get("roi"):
+        for shape in found["shapes"]:
+            shift(shape, params["roi"][0], params["roi"][1])
+    return found
 
 
 def as_answer(found: dict[str, list[JSON]]) -> JSON:

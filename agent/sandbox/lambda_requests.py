@@ -11,7 +11,7 @@ import traceback
 
 from starlette.responses import Response
 
-from agent.sandbox import labeled_data, nuclio, queue, reid
+from agent.sandbox import agent_calls, labeled_data, native_functions, nuclio, queue, reid
 from agent.sandbox.annotation_form import KINDS, TaskLabels
 from agent.sandbox.exchange import Call, Refusal, reply
 from agent.sandbox.lambda_functions import ask_detector, data_of, place, view
@@ -39,13 +39,13 @@ def create_request(call: Call) -> Response:
     name = sent.get("function")
     if name is None:
         raise Refusal(400, "`lambda` function was run with wrong arguments ('function')")
-    native = queue.native(call, name)
+    native = native_functions.native(call, name)
     function = None if native else nuclio.function(state, str(name))
     task, job = place(call, sent, str(name))
     data_of(state, task)
     if native and job is not None:
         raise Refusal(400, "Native functions annotate whole tasks")
-    params = queue.batch_params(state, native, task, sent) if native else {}
+    params = agent_calls.batch_params(state, native, task, sent) if native else {}
     rq_id = f"action=autoannotate&target=task&target_id={task.id}"
     with state.store.change():
         old = state.lambda_requests.first(rq_id=rq_id)

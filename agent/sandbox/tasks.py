@@ -207,6 +207,9 @@ def remove_task(state: State, task: Task) -> None:
     for table in (state.requests, state.uploads, state.lambda_requests):
         for row in table.where(task_id=task.id):
             table.remove(row.id)
+    for request in state.queued.all():
+        if request.params.get("task") == task.id:
+            state.queued.remove(request.id)  # its agent is told by a 404
     if task.data_id is not None:
         state.data.remove(task.data_id)
     state.tasks.remove(task.id)

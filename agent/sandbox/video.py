@@ -30,13 +30,14 @@ def index_video(path: Path) -> VideoIndex:
         stream = container.streams.video[0]
         packets = [packet for packet in container.demux(stream) if packet.size and not packet.is_discard]
         times = sorted({packet.pts for packet in packets if packet.pts is not None})
-        whole = len(times) == len(packets)
+        # AVI has no presentation times; what stands for them is wrong where frames are reordered.
+        whole = len(times) == len(packets) and container.format.name != "avi"
     with av.open(str(path)) as container:
         first = next(iter(container.decode(video=0)), None)
         if first is None:
             raise ValueError("no frames")
         if not whole:
-            # Times are missing or doubled (some AVI files): frames are then counted, not looked up.
+            # Without times frames are counted, not looked up.
             times = list(range(1 + sum(1 for _ in container.decode(video=0))))
     width, height = first.width, first.height
     if _rotation(first) % 180:

@@ -230,3 +230,11 @@ def test_an_organization_shares_its_functions():
         assert alice.post("/api/functions", json=DETECTOR, headers=inside).status_code == 403
         assert [f["id"] for f in alice.get("/api/lambda/functions", headers=inside).json()] == [function]
         assert alice.get("/api/lambda/functions", headers={"X-Organization": ""}).json() == []
+
+
+def test_a_deleted_task_takes_its_requests_along(queue):
+    queue.order()
+    held = queue.acquire()
+    assert queue.client.delete(f"/api/tasks/{queue.task}").status_code == 204
+    assert queue.tell(held["ar_id"], "update", progress=0.5).status_code == 404
+    assert queue.acquire() is None
