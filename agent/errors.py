@@ -98,12 +98,17 @@ class ServerError(SidecarError):
 class ServerUnavailable(ServerError):
     """Transport errors, 429 and 5xx that outlasted the retries.
 
-    `maybe_done` is True where the server may have done the work although no answer came.
+    `maybe_done`: the server may have done the work although it did not say so. `may_go_on`: it may still be working on
+    it, because the connection broke or a proxy gave up. `retry_after`: seconds that it asks to be left alone.
     """
 
-    def __init__(self, message: str, *, maybe_done: bool = True) -> None:
+    def __init__(
+        self, message: str, *, maybe_done: bool = True, may_go_on: bool = True, retry_after: float | None = None
+    ) -> None:
         super().__init__(message)
         self.maybe_done = maybe_done
+        self.may_go_on = may_go_on
+        self.retry_after = retry_after
 
 
 class ServerRefused(ServerError):

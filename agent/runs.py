@@ -163,7 +163,7 @@ def _drive(
             with ChunkFrames(session, quality=options.quality) as source:
                 try:
                     annotate(plan, source.read(plan.wanted), host, sink, lease, report, preview)
-                except RequestCancelled:
+                except (RequestCancelled, ModelError):
                     sink.close()
                     raise
                 except BaseException:

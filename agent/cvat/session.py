@@ -113,8 +113,8 @@ class Session:
     ) -> Reply:
         """The answer to one call.
 
-        A call that may not be repeated (`repeatable`; POST and PATCH unless it is said) is sent again only where the
-        server cannot have done it: after 429, and when no connection came about. Raises ServerRefused and
+        A call that may not be repeated (`repeatable`; POST and PATCH unless it is said) is sent again only where no
+        connection came about: even behind a 429 a proxy may have passed it on. Raises ServerRefused and
         ServerUnavailable, whose `maybe_done` tells whether the server may have done it.
         """
         safe = method in REPEATABLE if repeatable is None else repeatable
@@ -196,9 +196,19 @@ def void(value: object) -> None:
 class _Failure(Exception):
     """One try that failed, before it is known whether there will be another."""
 
-    def __init__(self, text: str, *, status: int | None, retry: bool, maybe_done: bool, after: float | None = None):
+    def __init__(
+        self,
+        text: str,
+        *,
+        status: int | None,
+        retry: bool,
+        maybe_done: bool,
+        may_go_on: bool = True,
+        after: float | None = None,
+    ) -> None:
         super().__init__(text)
-        self.status, self.retry, self.maybe_done, self.after = status, retry, maybe_done, after
+        self.status, self.retry, self.after = status, retry, after
+        self.maybe_done, self.may_go_on = maybe_done, may_go_on
 
     @classmethod
     def of_transport(cls, error: Exception) -> _Failure:
@@ -214,11 +224,14 @@ class _Failure(Exception):
     def of_status(cls, status: int, headers: Mapping[str, str], content: bytes) -> _Failure:
         """A call that was answered by a status of 400 or more."""
         busy = status == 429
+        # A proxy in front that gives up does not stop the server behind it.
+        proxy = status in (502, 503, 504)
         return cls(
             refusal(status, headers.get("Content-Type", ""), content),
             status=status,
             retry=busy or status >= 500,
-            maybe_done=status >= 500,
+            maybe_done=busy or status >= 500,
+            may_go_on=proxy,
             after=retry_after(headers.get("Retry-After")) if busy or status == 503 else None,
         )
 
@@ -232,7 +245,9 @@ class _Failure(Exception):
         if self.status is not None and not self.retry:
             return ServerRefused(f"{what}: {self}", status=self.status)
         times = f" ({tries} tries)" if tries > 1 else ""
-        return ServerUnavailable(f"{what}: {self}{times}", maybe_done=self.maybe_done)
+        return ServerUnavailable(
+            f"{what}: {self}{times}", maybe_done=self.maybe_done, may_go_on=self.may_go_on, retry_after=self.after
+        )
 
 
 def _transport_text(error: Exception) -> str:

@@ -24,6 +24,7 @@ Annotations: TypeAlias = Mapping[str, list[dict[str, Any]]]
 """CVAT's labeled data: `tags`, `shapes`, `tracks`."""
 
 ATTEMPTS = 8
+LONGEST_WAIT = 60.0
 
 
 class JobUploads:
@@ -98,8 +99,9 @@ class JobUploads:
 
     def _create(self, upload: Upload, *, sent_before: bool) -> Mapping[str, Sequence[int | None]]:
         """The ids of the upload's annotations, which are on the server exactly once afterwards."""
+        may_go_on = sent_before
         for attempt in range(ATTEMPTS):
-            if sent_before and (found := self._arrived(upload)) is not None:
+            if sent_before and (found := self._arrived(upload, may_go_on)) is not None:
                 return found
             if sent_before:
                 self._ledger.mark_resent(upload)
@@ -112,18 +114,18 @@ class JobUploads:
             except ServerUnavailable as error:
                 if attempt == ATTEMPTS - 1:
                     raise
-                sent_before = sent_before or error.maybe_done
-                self._wait(min(0.25 * 2**attempt, 10.0))
+                sent_before, may_go_on = sent_before or error.maybe_done, error.may_go_on
+                self._wait(min(error.retry_after or 0.25 * 2**attempt, LONGEST_WAIT))
                 continue
             return ids_in_order(upload.payload, answer)
         raise AssertionError("the last attempt returns or raises")
 
-    def _arrived(self, upload: Upload) -> Mapping[str, Sequence[int | None]] | None:
+    def _arrived(self, upload: Upload, may_go_on: bool = True) -> Mapping[str, Sequence[int | None]] | None:
         """The ids of what we sent, if it is there; None if not.
 
-        The server may still be working on a call whose client is gone, so absence is believed on the second look.
+        Where the server may still be working on a call whose client is gone, absence is believed on the second look.
         """
-        for look in range(2):
+        for look in range(2 if may_go_on else 1):
             if look:
                 self._wait(1.0)
             found = find_sent(upload, get_annotations(self._session, self._job), self._known_ids())

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from agent.config import ServerSettings
 from agent.cvat.chunks import BadFrame
 from agent.cvat.frames import ChunkFrames, fetch_frame
+from agent.cvat.session import open_session
 from agent.cvat.work import find_work
 from agent.errors import ServerUnavailable
 from agent.options import Target
@@ -87,7 +89,7 @@ def odd_pictures(tmp_path):
     made = {
         "a-gray.png": Image.fromarray(ramp),
         "b-rgba.png": rgb.convert("RGBA"),
-        "c-palette.png": rgb.convert("P"),
+        "c-palette.png": rgb.convert("P", palette=Image.Palette.ADAPTIVE, colors=256),
         "d-sixteen.png": Image.fromarray(ramp.astype(np.uint16) * 257),
         "e-cmyk.jpg": rgb.convert("CMYK"),
         "f-plain.jpg": rgb,
@@ -130,8 +132,9 @@ def test_a_server_that_has_no_chunk_is_an_error(sandbox, session):
     task = make_image_task(session, count=9)
     wanted = places(session, task)
     sandbox.faults.add(**DATA, status=500, when="before", count=10_000)
-    with pytest.raises(ServerUnavailable, match="status 500"):
-        list(ChunkFrames(session).read(wanted))
+    settings = ServerSettings(host=sandbox.url, user="bot", password="secret", retries=1)
+    with open_session(settings) as impatient, pytest.raises(ServerUnavailable, match="status 500"):
+        list(ChunkFrames(impatient).read(wanted))
 
 
 def test_an_iterator_that_is_left_early_leaves_no_thread(session):
@@ -171,7 +174,9 @@ def test_one_corrupt_picture_does_not_cost_its_chunk(sandbox, session, tmp_path)
         files.append(tmp_path / f"{number}.jpg")
         files[-1].write_bytes(picture_bytes(number))
     task = make_task(session, files, labels=[{"name": "thing"}])
-    sandbox.state.damage_picture(task, 3)
+    stored = sandbox.state.media(sandbox.state.tasks.rows[task].data_id)
+    (victim,) = [path for path in stored.rglob("*") if path.name == "3.jpg"]
+    victim.write_bytes(victim.read_bytes()[:300])
     frames = list(ChunkFrames(session, quality="original").read(places(session, task)))
     assert [frame.index for frame in frames] == list(range(6))
     assert [frame.index for frame in frames if isinstance(frame, BadFrame)] == [3]

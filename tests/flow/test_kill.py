@@ -64,10 +64,10 @@ class Runs:
                     found[names[item["label_id"]], content_key({**item, "label_id": 0})] += 1
         return found
 
-    def open_run(self):
-        """The id of the run that is not done, or None."""
+    def run_of(self, task):
+        """The task's run in the ledger, or None."""
         with Ledger(self.ledger) as ledger:
-            return next((record.id for record in ledger.runs() if record.status != "done"), None)
+            return next((record for record in ledger.runs() if record.target == f"task {task}"), None)
 
 
 @pytest.fixture
@@ -90,10 +90,10 @@ def kill_and_resume(runs, rng, undisturbed, task):
         if process.returncode == 0:
             break
         assert process.returncode == -signal.SIGKILL, said
-        if (run := runs.open_run()) is None:
-            process = runs.annotate(task)
-        else:
-            process = runs.spawn("runs", "resume", run)
+        run = runs.run_of(task)
+        if run is not None and run.status == "done":
+            break
+        process = runs.spawn("runs", "resume", run.id) if run else runs.annotate(task)
     assert runs.stored(task) == undisturbed
     return kills
 
@@ -124,7 +124,7 @@ def test_ctrl_c_leaves_a_run_that_can_be_resumed(runs):
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
     assert "runs resume" in said
-    run = runs.open_run()
+    run = runs.run_of(task).id
     before = runs.stored(task).total()
     assert before < FRAMES * 41
     process = runs.spawn("runs", "resume", run)
