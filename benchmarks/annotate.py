@@ -198,7 +198,7 @@ class Bench:
 
         folder = self.folder / "pictures"
         folder.mkdir(exist_ok=True)
-        sources = sorted(p for p in self.args.pictures.iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
+        sources = sorted(p for p in self.args.pictures.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
         made = []
         for number in range(count):
             made.append(folder / f"{number:05}.jpg")
