@@ -29,4 +29,5 @@ def get_request(call: Call) -> Response:
     request = call.state.requests.first(rq_id=call.text("rq_id"))
     if request is None or not _visible(call, request):
         return page("There is no request with specified id", 404)
-    return reply(request_view(call.state, request))
+    with call.state.store.lock:  # whoever is told of an end finds it on the disk
+        return reply(request_view(call.state, request))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,6 +15,8 @@ from agent.sandbox.state import State
 from agent.sandbox.tasks import view as task_view
 from agent.sandbox.validation import ground_truth_frames, hide_honeypots
 from agent.sandbox.webhooks import announce, changed
+
+log = logging.getLogger(__name__)
 
 
 def order_creation(call: Call, task: Task, sent: JSON) -> str:
@@ -37,22 +40,35 @@ def create(state: State, request: Request) -> None:
     task = state.tasks.get(request.task_id)
     if task is None:
         return
-    request.status, request.started_date = "started", now()
-    state.requests.save(request)
+    with state.store.change():
+        request.status, request.started_date = "started", now()
+        state.requests.save(request)
+    message = _attempt(state, task, request)
+    with state.store.change():
+        if state.requests.get(request.id) is None:
+            return  # the task was deleted meanwhile
+        request.message, request.finished_date = message, now()
+        request.status = "failed" if message else "finished"
+        state.requests.save(request)
+    if not message:
+        call = Call.behind(state, state.users.rows[request.owner_id])
+        done = {"request": request_view(state, request)}
+        announce(call, "completed:request[create:task]", task, done)
+
+
+def _attempt(state: State, task: Task, request: Request) -> str:
+    """Makes the task; returns what went wrong, "" if nothing did."""
+    if task.data_id is not None:
+        return ""  # it was made just before the process was killed
     try:
         _create(state, task, request)
-        request.status = "finished"
     except (media.CreationError, Refusal) as error:
-        text = error.payload if isinstance(error, Refusal) else error
-        request.status, request.message = "failed", f"rest_framework.exceptions.ValidationError: {text}\n"
-        if str(text).startswith("PIL."):
-            request.message = f"{text}\n"
+        text = str(error.payload if isinstance(error, Refusal) else error)
+        return f"{text}\n" if text.startswith("PIL.") else f"rest_framework.exceptions.ValidationError: {text}\n"
     except Exception as error:
-        request.status, request.message = "failed", f"{type(error).__name__}: {error}\n"
-    request.finished_date = now()
-    with state.store.change():
-        if state.requests.get(request.id) is not None:
-            state.requests.save(request)
+        log.exception("sandbox: task %s", task.id)
+        return f"{type(error).__name__}: {error}\n"
+    return ""
 
 
 def _create(state: State, task: Task, request: Request) -> None:
@@ -148,8 +164,6 @@ def _store(state: State, task: Task, data: Data, segments: list[list[int]], owne
         announce(call, "create:job", task, {"job": job_routes.view(call, job)})
     after = task_view(call, task)
     announce(call, "update:task", task, {"task": after, **changed(before, after)})
-    done = {"request": request_view(state, state.requests.where(task_id=task.id)[-1])}
-    announce(call, "completed:request[create:task]", task, done)
 
 
 def request_view(state: State, request: Request) -> JSON:

@@ -74,7 +74,8 @@ def _seen(call: Call) -> list[LambdaRequest]:
 
 def list_requests(call: Call) -> Response:
     """GET /api/lambda/requests: failed ones are not listed."""
-    return reply([_view(request) for request in reversed(_seen(call)) if request.status != "failed"])
+    with call.state.store.lock:
+        return reply([_view(request) for request in reversed(_seen(call)) if request.status != "failed"])
 
 
 def _the_request(call: Call) -> LambdaRequest:
@@ -87,7 +88,8 @@ def _the_request(call: Call) -> LambdaRequest:
 
 def get_request(call: Call) -> Response:
     """GET /api/lambda/requests/{rq_id}."""
-    return reply(_view(_the_request(call)))
+    with call.state.store.lock:
+        return reply(_view(_the_request(call)))
 
 
 def delete_request(call: Call) -> Response:
@@ -108,22 +110,26 @@ def run(state: State, request: LambdaRequest, function: JSON) -> None:
     """The worker's part: calls the function for every frame."""
     if state.lambda_requests.get(request.id) is None:
         return
-    request.status, request.started = "started", now()
-    state.lambda_requests.save(request)
+    with state.store.change():
+        request.status, request.started = "started", now()
+        state.lambda_requests.save(request)
+    exc_info = None
     try:
         task = state.tasks.rows[request.task_id]
         job = state.jobs.get(request.params.get("job"))
         _annotate(state, request, function, task, job)
-        request.status = "finished"
     except Cancelled:
-        request.status = "finished"  # sic: a cancelled request comes back as a finished one
+        pass  # sic: a cancelled request comes back as a finished one
     except Exception:
-        request.status, request.ended = "failed", now()
-        request.exc_info = traceback.format_exc()
-    request.cancelled = False
+        exc_info = traceback.format_exc()
+    if state.closing.is_set():
+        return  # it did not end: after a restart it has failed
     with state.store.change():
-        if state.lambda_requests.get(request.id) is not None:
-            state.lambda_requests.save(request)
+        if state.lambda_requests.get(request.id) is None:
+            return
+        request.cancelled, request.exc_info = False, exc_info
+        request.status, request.ended = "failed" if exc_info else "finished", now()
+        state.lambda_requests.save(request)
 
 
 def _annotate(state: State, request: LambdaRequest, function: JSON, task: Task, job: Job | None) -> None:
@@ -177,8 +183,9 @@ def _detect(
 def _progress(state: State, request: LambdaRequest, done: int, data: Data) -> None:
     if request.cancelled or state.closing.is_set() or state.lambda_requests.get(request.id) is None:
         raise Cancelled
-    request.progress = int(done / data.size * 100)
-    state.lambda_requests.save(request)
+    with state.store.change():
+        request.progress = int(done / data.size * 100)
+        state.lambda_requests.save(request)
 
 
 def _submitted(state: State, task: Task, job: Job | None, found: dict[str, list[JSON]]) -> dict[str, list[JSON]]:

@@ -11,6 +11,7 @@ import pytest
 
 from agent.errors import ConfigError
 from agent.sandbox import Sandbox
+from tests.support.dashboard import Dashboard
 from tests.support.tasks import Client, drawn, filmed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -204,3 +205,30 @@ def test_stopping_does_not_wait_for_streams_or_agents(sandbox):
             sandbox.stop()
             assert time.monotonic() - began < 5
     assert not os.path.exists(sandbox.state.root)
+
+
+def test_a_creation_that_was_done_when_the_process_ended_is_not_done_twice(tmp_path):
+    with Sandbox({"bot": "secret"}, data=tmp_path) as sandbox, Client(sandbox, "bot", "secret") as client:
+        task = client.task([("0.jpg", drawn())])
+        with sandbox.state.store.change():
+            request = sandbox.state.requests.first(task_id=task)
+            request.status = "started"  # as if the end of the request had not been written any more
+            sandbox.state.requests.save(request)
+    with Sandbox({"bot": "secret"}, data=tmp_path) as sandbox, Client(sandbox, "bot", "secret") as client:
+        client.until(f"/api/requests/{request.rq_id}", lambda got: got.json()["status"] == "finished")
+        assert len(client.jobs(task)) == 1
+
+
+def test_an_annotation_that_was_interrupted_has_failed_after_the_restart(tmp_path):
+    with Dashboard(seconds=0.2) as dashboard:
+        with (
+            Sandbox({"bot": "secret"}, data=tmp_path, nuclio=dashboard.url) as sandbox,
+            Client(sandbox, "bot", "secret") as client,
+        ):
+            task = client.task([(f"{n}.png", drawn("PNG", (200, 150))) for n in range(20)], labels=[{"name": "car"}])
+            made = client.post("/api/lambda/requests", json={"function": "fake-detector", "task": task}).json()
+            path = f"/api/lambda/requests/{made['id']}"
+            client.until(path, lambda got: got.json()["progress"])
+        with Sandbox({"bot": "secret"}, data=tmp_path) as sandbox, Client(sandbox, "bot", "secret") as client:
+            ended = client.get(path).json()
+            assert (ended["status"], bool(ended["exc_info"])) == ("failed", True)
