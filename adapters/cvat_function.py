@@ -11,6 +11,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -156,8 +157,10 @@ def _facts(name: str, module: Any, options: Mapping[str, Any]) -> dict[str, str]
 
 
 def _where(error: BaseException) -> str:
-    """The error with the line of code that raised it: these are other people's functions."""
-    frames = traceback.extract_tb(error.__traceback__)
+    """The error with the line of the function that it comes from: this is other people's code."""
+    frames = list(traceback.extract_tb(error.__traceback__))
+    theirs = [f for f in frames if f.filename != __file__ and not re.search(r"site-packages|lib/python", f.filename)]
+    frames = theirs or frames
     place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
     if isinstance(error, SyntaxError):
         place = f" ({Path(error.filename or '').name}, line {error.lineno})"

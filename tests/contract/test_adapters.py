@@ -1,0 +1,195 @@
+"""The contract of a detector (`agent/contract.py`), held against every adapter, with real weights and pictures.
+
+A new adapter joins by one line in MODELS.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from agent.contract import Context, Detection, Frame
+from agent.models import LoadedModel, load_model
+
+FUNCTION = """
+import cvat_sdk.auto_annotation as cvataa
+spec = cvataa.DetectionFunctionSpec(labels=[cvataa.label_spec("bright", 7, type="rectangle")])
+
+def detect(context, image):
+    \"\"\"A box around the pixels that are brighter than the mean, as far as that has an area.\"\"\"
+    gray = image.convert("L")
+    mean = gray.resize((1, 1)).getpixel((0, 0))
+    box = gray.point(lambda value: 255 * (value > mean)).getbbox()
+    return [cvataa.rectangle(7, list(box), score=0.6)] if box else []
+"""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model to hold against the contract. `weights` lie in the assets."""
+
+    reference: str
+    weights: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+MODELS = {
+    "yolov5": Case("local", "yolov5n_640.onnx"),
+    "yolov8": Case("local", "yolov8n_int8.onnx"),
+    "yolov8-seg": Case("local", "yolov8n-seg_int8.onnx"),
+    "yolox": Case("local", "yolox_nano_416.onnx"),
+    "detr": Case("local", "deimv2_atto_coco_320.onnx"),
+    "fastestdet": Case("local", "FastestDet_352.onnx"),
+    "ssd": Case("local", "ultraface_RFB-320.onnx"),
+    "yunet, any batch": Case("local", "yunet_n_dynamic.onnx", {"input_size": [320, 256], "batch_size": 3}),
+    "hf": Case("hf", "deimv2_atto_coco_hf"),
+    "opencv": Case("opencv:face"),
+    "cvat": Case("cvat"),
+}
+SIZES = ((480, 640), (640, 480), (333, 501), (480, 640))
+"""(height, width); the first and the last may share a batch."""
+TINY = ((1, 1), (1, 3), (3, 3), (2, 40), (40, 2), (19, 23))
+LOW = 0.05
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("functions")
+
+
+@pytest.fixture(scope="module", params=[pytest.param(name, id=name) for name in MODELS])
+def loaded(request, assets, place) -> Iterator[LoadedModel]:
+    case = MODELS[request.param]
+    if case.reference == "cvat":
+        (place / "bright.py").write_text(FUNCTION)
+        reference = f"cvat:{place / 'bright.py'}"
+    else:
+        reference = f"{case.reference}:{assets / 'weights' / case.weights}" if case.weights else case.reference
+    model = load_model(reference, device="cpu", options=case.options)
+    yield model
+    model.close()
+
+
+@pytest.fixture(scope="module")
+def frames(assets) -> list[Frame]:
+    pictures = [*sorted((assets / "media" / "coco_val").rglob("*.jpg"))[:3], assets / "media" / "misc" / "face.jpg"]
+    return [picture(number, path, size) for number, (path, size) in enumerate(zip(pictures, SIZES, strict=True))]
+
+
+@pytest.fixture(scope="module")
+def answers(loaded, frames) -> list[list[Detection]]:
+    """What the model says of all frames at once."""
+    return [list(found) for found in loaded.model.detect(frames, Context(threshold=LOW))]
+
+
+def picture(number: int, path: Path, size: tuple[int, int]) -> Frame:
+    image = Image.open(path).convert("RGB").resize((size[1], size[0]))
+    return Frame(number, path.name, np.asarray(image))
+
+
+def same(one: Detection, other: Detection, within: float) -> bool:
+    """Whether two detections are the same box, up to `within` pixels and 0.01 of score."""
+    pairs = zip(corners(one), corners(other), strict=True)
+    return (
+        one.label == other.label
+        and abs((one.score or 0) - (other.score or 0)) < 0.01
+        and all(abs(a - b) <= within for a, b in pairs)
+    )
+
+
+def corners(found: Detection) -> tuple[float, float, float, float]:
+    return found.shape.left, found.shape.top, found.shape.right, found.shape.bottom
+
+
+def clear(found: list[Detection]) -> list[Detection]:
+    """Those far enough above the threshold that rounding cannot lose them."""
+    return [one for one in found if one.score is None or one.score > LOW + 0.02]
+
+
+def test_labels_are_there_and_unique(loaded):
+    names = [label.name for label in loaded.labels]
+    assert names
+    assert len(set(names)) == len(names)
+    assert all(names)
+
+
+def test_it_says_what_it_is(loaded):
+    assert loaded.kind == "detector"
+    assert loaded.version != "unknown"
+    assert 0 <= loaded.default_threshold <= 1
+    assert loaded.batch_size >= 1
+    assert all(isinstance(value, str) for value in loaded.facts.values())
+
+
+def test_no_frames_no_lists(loaded):
+    assert list(loaded.model.detect([], Context())) == []
+
+
+def test_one_list_for_each_frame_of_any_size(answers, frames):
+    assert len(answers) == len(frames)
+    assert any(answers), "pictures with things, persons and faces in them"
+
+
+def test_labels_scores_and_places_are_right(loaded, answers, frames):
+    names = {label.name for label in loaded.labels}
+    for frame, found in zip(frames, answers, strict=True):
+        for one in found:
+            assert one.label in names
+            assert one.score is None or (LOW <= one.score <= 1 and type(one.score) is float)
+            left, top, right, bottom = corners(one)
+            assert all(type(value) is float and math.isfinite(value) for value in (left, top, right, bottom))
+            assert 0 <= left < right <= frame.width
+            assert 0 <= top < bottom <= frame.height
+
+
+def test_boxes_are_in_pixels_of_the_frame(answers, frames):
+    widest = max(one.shape.right / frame.width for frame, found in zip(frames, answers, strict=True) for one in found)
+    assert 0.5 < widest <= 1, "neither fractions of the frame nor pixels of the network's input"
+
+
+def test_the_same_frame_gives_the_same(loaded, answers, frames):
+    again = [list(found) for found in loaded.model.detect(frames, Context(threshold=LOW))]
+    assert again == answers
+
+
+def test_neighbours_in_a_batch_do_not_matter(loaded, answers, frames):
+    for frame, together in zip(frames, answers, strict=True):
+        (alone,) = loaded.model.detect([frame], Context(threshold=LOW))
+        for one in clear(together):
+            assert any(same(one, other, within=1.5) for other in alone), f"{frame.name}: {one} in a batch only"
+        for one in clear(list(alone)):
+            assert any(same(one, other, within=1.5) for other in together), f"{frame.name}: {one} alone only"
+
+
+def test_a_threshold_only_removes(loaded, answers, frames):
+    for threshold in (0.3, 0.7, 1.0):
+        found = loaded.model.detect(frames, Context(threshold=threshold))
+        for some, everything in zip(found, answers, strict=True):
+            kept = [one for one in everything if one.score is None or one.score >= threshold]
+            given = [one for one in some if one.score is None or one.score >= threshold]
+            assert given == kept
+
+
+def test_tiny_frames_do_not_crash(loaded):
+    rng = np.random.default_rng(0)
+    tiny = [Frame(i, f"{h}x{w}", rng.integers(0, 255, (h, w, 3), np.uint8)) for i, (h, w) in enumerate(TINY)]
+    found = loaded.model.detect(tiny, Context(threshold=0.01))
+    assert len(found) == len(TINY)
+    for frame, some in zip(tiny, found, strict=True):
+        assert all(0 <= one.shape.left < one.shape.right <= frame.width for one in some)
+
+
+def test_arrays_that_are_views_will_do(loaded, frames, answers):
+    frame = frames[0]
+    image = np.asfortranarray(frame.image)
+    image.flags.writeable = False
+    (found,) = loaded.model.detect([Frame(0, frame.name, image)], Context(threshold=LOW))
+    assert len(clear(list(found))) == len(clear(answers[0]))
+    np.testing.assert_array_equal(image, frame.image)
