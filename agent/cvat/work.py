@@ -79,7 +79,13 @@ def find_work(
     by_task: dict[int, list[dict[str, Any]]] = {}
     for row in sorted(rows, key=lambda row: (row["task_id"], row["start_frame"], row["id"])):
         by_task.setdefault(row["task_id"], []).append(row)
-    return [_task_work(session, task_id, found, honeypots) for task_id, found in by_task.items()]
+    return [
+        # Of a single job only job endpoints are used: its assignee may have no others.
+        _task_work(
+            session, task_id, found, honeypots or (target.kind != "job" and not _has_honeypots(session, task_id))
+        )
+        for task_id, found in by_task.items()
+    ]
 
 
 def _wanted(row: Mapping[str, Any], ground_truth: bool) -> bool:
@@ -107,9 +113,8 @@ def _refuse_other_media(row: Mapping[str, Any]) -> None:
 
 
 def _task_work(session: Session, task_id: int, rows: list[dict[str, Any]], honeypots: bool) -> TaskWork:
-    leave_out = not honeypots and _may_have_honeypots(session, task_id)
     with ThreadPoolExecutor(4, thread_name_prefix="work") as pool:
-        found = list(pool.map(lambda row: _job_work(session, row, leave_out), rows))
+        found = list(pool.map(lambda row: _job_work(session, row, not honeypots), rows))
     jobs, taken = [], set[int]()
     for job in found:
         frames = tuple(frame for frame in job.frames if frame not in taken)
@@ -129,7 +134,7 @@ def _job_work(session: Session, row: Mapping[str, Any], leave_honeypots_out: boo
     if start is None or stop is None or not meta.get("chunk_size"):
         raise BadRequest(f"job {number}: its task has no data yet")
     included = meta.get("included_frames")
-    positions = tuple(range(start, stop + 1)) if included is None else tuple(sorted(included))
+    positions = tuple(range(start, stop + 1)) if included is None else _included(included, start, meta)
     left_out = set(meta.get("deleted_frames") or ())
     if leave_honeypots_out and row["type"] == "annotation":
         left_out |= _honeypots(session, number)
@@ -148,8 +153,14 @@ def _job_work(session: Session, row: Mapping[str, Any], leave_honeypots_out: boo
     )
 
 
-def _may_have_honeypots(session: Session, task_id: int) -> bool:
-    """Only tasks with a pool of ground truth have honeypots; who may not see the task has to ask the jobs."""
+def _included(included: list[int], start: int, meta: Mapping[str, Any]) -> tuple[int, ...]:
+    """The frames of a job that holds some only; the server gives them as numbers of the source, before start and step."""
+    step = int(str(meta.get("frame_filter") or "step=1").partition("=")[2] or 1)
+    return tuple(start + (number - meta["start_frame"]) // step for number in sorted(included))
+
+
+def _has_honeypots(session: Session, task_id: int) -> bool:
+    """Only tasks with a pool of ground truth have honeypots; who may not see the task has to ask each job."""
     try:
         return bool(session.request("GET", f"/api/tasks/{task_id}").json().get("validation_mode") == "gt_pool")
     except ServerRefused:

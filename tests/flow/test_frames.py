@@ -75,10 +75,17 @@ def test_ground_truth_jobs_are_left_out_unless_asked_for(session):
     session.request("POST", "/api/jobs", body=body)
     assert len(places(session, task)) == 10
     wanted = places(session, task, ground_truth=True)
-    assert numbers(session, wanted) == sorted([(n, n) for n in range(10)] + [(n, n) for n in (2, 5, 7)]) or [
-        frame for _, frame in wanted
-    ] == [*range(10), 2, 5, 7]
+    by_kind = {kind: [frame for job, frame in wanted if job.type == kind] for kind in ("annotation", "ground_truth")}
+    assert by_kind == {"annotation": [*range(10)], "ground_truth": [2, 5, 7]}
     assert [n for n, carried in numbers(session, wanted) if n != carried] == []
+
+
+def test_a_ground_truth_job_of_a_video_with_start_and_step(session):
+    task = make_video_task(session, frames=60, start_frame=10, frame_step=3, chunk_size=4)
+    body = {"type": "ground_truth", "task_id": task, "frame_selection_method": "manual", "frames": [1, 4, 9, 12, 15]}
+    session.request("POST", "/api/jobs", body=body)
+    wanted = [place for place in places(session, task, ground_truth=True) if place[0].type == "ground_truth"]
+    assert numbers(session, wanted) == [(n, 10 + 3 * n) for n in (1, 4, 9, 12, 15)]
 
 
 @pytest.fixture
