@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from agent.attribute_values import valid_value
 from agent.contract import Detection, Ellipse, Keypoint, Mask, Polygon, Rectangle, Shape, Skeleton
-from agent.domain import TaskLabel
-from agent.labels import LabelMatch, LabelTarget, valid_value
+from agent.domain import TaskAttribute, TaskLabel
+from agent.labels import LabelMatch, LabelTarget
 from agent.outlines import mask_to_polygons, polygon_to_mask
 
 if TYPE_CHECKING:
@@ -20,12 +23,16 @@ if TYPE_CHECKING:
 DIGITS = 2
 """Of coordinates: CVAT's own editor keeps hundredths of a pixel."""
 
+GROUPS_PER_FRAME = 1000
+"""CVAT's groups are a job's, a detection's are its frame's: each frame gets numbers of its own."""
+
 
 @dataclass(frozen=True, slots=True)
 class OutputOptions:
     """How annotations are to look."""
 
     masks_as_polygons: bool = False
+    """But for labels of the type mask, which cannot hold polygons."""
     tolerance: float = 1.0
     """Of these polygons, in pixels."""
     source: str = "auto"
@@ -37,6 +44,8 @@ class FrameAnnotations:
 
     tags: list[dict[str, Any]] = field(default_factory=list)
     shapes: list[dict[str, Any]] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+    """What could not be said in the task's labels (shapes and attribute values), by reason."""
 
 
 def encode(
@@ -44,121 +53,162 @@ def encode(
 ) -> FrameAnnotations:
     """The annotations of a frame of `size` (width, height). Labels without a target are left out."""
     found = FrameAnnotations()
-    groups = _Groups(detections)
+    groups = _Groups(frame)
     for detection in detections:
         target = match.targets.get(detection.label)
         if target is None:
             continue
-        item = {
+        shapes = _fitting(detection.shape, target.label, size, output)
+        if isinstance(shapes, str):
+            found.left_out[shapes] += 1
+            continue
+        item: dict[str, Any] = {
             "frame": frame,
             "label_id": target.label.id,
-            "group": detection.group or 0,
             "source": output.source,
-            "attributes": _attributes(detection.attributes, target),
+            "group": groups.of(detection.group, parts=len(shapes)),
+            "attributes": _attributes(detection.attributes, target.attributes, target.fixed, found.left_out),
         }
         if detection.shape is None:
             found.tags.append(item)
             continue
-        shapes = _fitting(detection.shape, target.label, size, output)
-        if len(shapes) > 1:
-            item["group"] = item["group"] or groups.fresh()
-        more: dict[str, Any] = {"occluded": detection.occluded, "outside": False, "z_order": detection.z_order}
+        item["occluded"], item["z_order"] = bool(detection.occluded), int(detection.z_order)
         if detection.score is not None:
-            more["score"] = round(float(detection.score), 4)
-        found.shapes += [{**item, **more, **_shape(shape, target, frame, output)} for shape in shapes]
+            item["score"] = round(float(detection.score), 4)
+        for shape in shapes:
+            drawn = _drawn(shape, target, frame, output, found.left_out)
+            if drawn is not None:
+                found.shapes.append({**item, **drawn})
     return found
 
 
 class _Groups:
-    """Group numbers that no detection of the frame has."""
+    """The group numbers of one frame."""
 
-    def __init__(self, detections: Sequence[Detection]) -> None:
-        self._last = max((detection.group or 0 for detection in detections), default=0)
+    def __init__(self, frame: int) -> None:
+        self._last = frame * GROUPS_PER_FRAME
+        self._known: dict[int, int] = {}
 
-    def fresh(self) -> int:
+    def of(self, group: int | None, parts: int) -> int:
+        """The number for a detection's group; parts of one detection are a group of their own; else 0, for none."""
+        if group is None:
+            return self._fresh() if parts > 1 else 0
+        if group not in self._known:
+            self._known[group] = self._fresh()
+        return self._known[group]
+
+    def _fresh(self) -> int:
         self._last += 1
         return self._last
 
 
-def _fitting(shape: Shape, label: TaskLabel, size: tuple[int, int], output: OutputOptions) -> list[Shape]:
-    """The shape as the task's label takes it: a mask may become polygons, a polygon a mask."""
+def _fitting(
+    shape: Shape | None, label: TaskLabel, size: tuple[int, int], output: OutputOptions
+) -> Sequence[Shape] | str:
+    """The shape as the task's label takes it: a mask may become polygons, a polygon a mask. Or why it does not."""
+    kind = "tag" if shape is None else shape.type
     if isinstance(shape, Mask) and (label.type == "polygon" or (output.masks_as_polygons and label.type == "any")):
-        return list(mask_to_polygons(shape, output.tolerance))
-    if isinstance(shape, Mask) and output.masks_as_polygons:
-        return list(mask_to_polygons(shape, output.tolerance)) if label.type != "mask" else [shape]
+        return mask_to_polygons(shape, output.tolerance) or "mask too small for a polygon"
+    if isinstance(shape, Mask) and not shape.bitmap.any():
+        return "empty mask"
     if isinstance(shape, Polygon) and label.type == "mask":
         mask = polygon_to_mask(shape.points, *size)
-        return [mask] if mask else []
-    return [shape]
+        return [mask] if mask else "polygon too small for a mask"
+    if label.type != kind and (label.type != "any" or kind == "skeleton"):
+        return f"{kind} for {label.name!r}, which takes {label.type}"
+    return [] if shape is None else [shape]
 
 
-def _shape(shape: Shape, target: LabelTarget, frame: int, output: OutputOptions) -> dict[str, Any]:
-    made: dict[str, Any] = {"type": shape.type, "rotation": 0.0, "points": [], "elements": []}
+def _drawn(
+    shape: Shape, target: LabelTarget, frame: int, output: OutputOptions, left_out: Counter[str]
+) -> dict[str, Any] | None:
+    """The part of an annotation that says what is drawn."""
     if isinstance(shape, Rectangle):
-        made["points"] = _rounded((shape.left, shape.top, shape.right, shape.bottom))
-        made["rotation"] = round(shape.rotation % 360, DIGITS) % 360
-    elif isinstance(shape, Ellipse):
-        made["points"] = _rounded((shape.x, shape.y, shape.x + shape.radius_x, shape.y - shape.radius_y))
-        made["rotation"] = round(shape.rotation % 360, DIGITS) % 360
-    elif isinstance(shape, Mask):
-        made["points"] = encode_mask(shape)
-    elif isinstance(shape, Skeleton):
-        made["elements"] = _elements(shape, target, frame, output)
-    else:
-        made["points"] = _rounded(shape.points)
-    return made
+        drawn = {"type": "rectangle", "points": _rounded((shape.left, shape.top, shape.right, shape.bottom))}
+        return {**drawn, "rotation": _turn(shape.rotation)} if shape.rotation else drawn
+    if isinstance(shape, Ellipse):
+        points = _rounded((shape.x, shape.y, shape.x + shape.radius_x, shape.y - shape.radius_y))
+        return {"type": "ellipse", "points": points, "rotation": _turn(shape.rotation)}
+    if isinstance(shape, Mask):
+        return {"type": "mask", "points": encode_mask(shape)}
+    if isinstance(shape, Skeleton):
+        elements = _elements(shape, target, frame, output, left_out)
+        if all(element["outside"] for element in elements):
+            left_out["skeleton without a visible point"] += 1
+            return None
+        return {"type": "skeleton", "points": [], "elements": elements}
+    return {"type": shape.type, "points": _rounded(shape.points)}
 
 
-def _rounded(points: Sequence[float]) -> list[float]:
-    return [round(float(number), DIGITS) for number in points]
+def _rounded(points: Iterable[float]) -> list[float]:
+    # Adding 0.0 turns -0.0, which JSON keeps, into 0.0.
+    return [round(float(number), DIGITS) + 0.0 for number in points]
 
 
-def _elements(skeleton: Skeleton, target: LabelTarget, frame: int, output: OutputOptions) -> list[dict[str, Any]]:
+def _turn(degrees: float) -> float:
+    return round(float(degrees) % 360, DIGITS) % 360
+
+
+def _elements(
+    skeleton: Skeleton, target: LabelTarget, frame: int, output: OutputOptions, left_out: Counter[str]
+) -> list[dict[str, Any]]:
     """Every sublabel of the task's label exactly once; those that the model did not see are outside, in the middle."""
-    seen = {target.sublabels[e.label].id: e for e in skeleton.elements if e.label in target.sublabels}
-    inside = [e for e in skeleton.elements if not e.outside] or list(skeleton.elements)
-    x, y = sum(e.x for e in inside) / len(inside), sum(e.y for e in inside) / len(inside)
+    places = {e.label: target.sublabels[e.label] for e in skeleton.elements if e.label in target.sublabels}
+    points = {places[e.label].label.id: e for e in skeleton.elements if e.label in places}
+    seen = [e for e in points.values() if not e.outside] or list(skeleton.elements)
+    x, y = sum(e.x for e in seen) / len(seen), sum(e.y for e in seen) / len(seen)
     elements = []
     for sublabel in target.label.sublabels:
-        point = seen.get(sublabel.id) or Keypoint(sublabel.name, x, y, outside=True)
-        attributes = [
-            {"spec_id": a.id, "value": value}
-            for a in sublabel.attributes
-            if a.name in point.attributes and (value := valid_value(a, point.attributes[a.name])[0]) is not None
-        ]
+        point = points.get(sublabel.id) or Keypoint(sublabel.name, x, y, outside=True)
+        names = places[point.label].attributes if sublabel.id in points else {}
         elements.append(
             {
                 "type": "points",
                 "frame": frame,
                 "label_id": sublabel.id,
                 "points": _rounded((point.x, point.y)),
-                "outside": point.outside,
-                "occluded": point.occluded,
+                "outside": bool(point.outside),
+                "occluded": bool(point.occluded),
                 "source": output.source,
-                "attributes": attributes,
+                "attributes": _attributes(point.attributes, names, {}, left_out),
             }
         )
     return elements
 
 
-def _attributes(given: Mapping[str, str], target: LabelTarget) -> list[dict[str, Any]]:
-    """Values that the task's attributes allow; others are left to the attribute's default."""
-    values = dict(target.fixed)
-    for name, attribute in target.attributes.items():
-        if name in given:
-            valid, _ = valid_value(attribute, given[name])
-            if valid is not None:
+def _attributes(
+    given: Mapping[str, str],
+    attributes: Mapping[str, TaskAttribute],
+    fixed: Mapping[int, str],
+    left_out: Counter[str],
+) -> list[dict[str, Any]]:
+    """Values that the task's attributes allow; the server gives the others their default."""
+    if not given and not fixed:
+        return []
+    values = {}
+    for name, value in given.items():
+        if (attribute := attributes.get(name)) is not None:
+            valid, _ = valid_value(attribute, value)
+            if valid is None:
+                left_out[f"value that attribute {attribute.name!r} does not allow"] += 1
+            else:
                 values[attribute.id] = valid
+    values.update(fixed)
     return [{"spec_id": number, "value": value} for number, value in sorted(values.items())]
 
 
 def encode_mask(mask: Mask) -> list[int]:
-    """CVAT's RLE: lengths of runs, the first of zeros, row by row in a box, then the box, far edges inclusive."""
-    rows, columns = np.flatnonzero(mask.bitmap.any(axis=1)), np.flatnonzero(mask.bitmap.any(axis=0))
-    top, bottom, left, right = int(rows[0]), int(rows[-1]), int(columns[0]), int(columns[-1])
+    """CVAT's RLE: lengths of runs, the first of zeros, row by row in a box, then the box, far edges inclusive.
+
+    The mask must not be empty. As cvat_sdk.masks.encode_mask does it.
+    """
+    rows = np.flatnonzero(mask.bitmap.any(axis=1))
+    top, bottom = int(rows[0]), int(rows[-1])
+    columns = np.flatnonzero(mask.bitmap[top : bottom + 1].any(axis=0))
+    left, right = int(columns[0]), int(columns[-1])
     flat: NDArray[np.bool_] = mask.bitmap[top : bottom + 1, left : right + 1].ravel()
     changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    runs = np.diff(np.concatenate(([0], changes, [flat.size]))).tolist()
+    runs: list[int] = np.diff(np.concatenate(([0], changes, [flat.size]))).tolist()
     if flat[0]:
         runs.insert(0, 0)
     return [*runs, mask.left + left, mask.top + top, mask.left + right, mask.top + bottom]
@@ -168,23 +218,36 @@ def encode_mask(mask: Mask) -> list[int]:
 
 
 def content_key(item: Mapping[str, Any]) -> str:
-    """What an annotation says, as text: the same for what was sent and what the server gives back.
+    """A fingerprint of what an annotation says: the same for what was sent and what the server gives back.
 
     Leaves out ids, score, source and group, and attributes, to which the server adds its defaults.
     """
+    return hashlib.blake2b(json.dumps(_content(item)).encode(), digest_size=16).hexdigest()
+
+
+def _content(item: Mapping[str, Any]) -> list[Any]:
+    elements = sorted(json.dumps(_content(element)) for element in item.get("elements") or ())
     if "shapes" in item:
-        keyframes = [content_key(shape) for shape in item["shapes"]]
-        return json.dumps(["track", item["frame"], item["label_id"], keyframes])
-    elements = sorted(content_key(element) for element in item.get("elements") or ())
-    points = [f"{number:.{DIGITS}f}" for number in item.get("points") or ()]
-    place = [item.get("frame"), item.get("label_id"), item.get("type", "tag"), points]
-    drawn = [f"{item.get('rotation') or 0:.{DIGITS}f}", *(bool(item.get(name)) for name in ("occluded", "outside"))]
-    return json.dumps([*place, *drawn, item.get("z_order") or 0, elements])
+        # At a job's border the server repeats a keyframe.
+        keyframes = sorted({json.dumps(_content(shape)) for shape in item["shapes"]})
+        return ["track", item.get("frame"), item.get("label_id"), keyframes, elements]
+    points = [f"{round(number, DIGITS) + 0.0:.{DIGITS}f}" for number in item.get("points") or ()]
+    place = [item.get("type", "tag"), item.get("frame"), item.get("label_id"), points]
+    turn = f"{_turn(item.get('rotation') or 0):.{DIGITS}f}"
+    return [*place, turn, bool(item.get("occluded")), bool(item.get("outside")), item.get("z_order") or 0, elements]
 
 
 def same_content(sent: Mapping[str, Any], stored: Mapping[str, Any]) -> bool:
     """Whether a stored annotation is what was sent: the same content, and the attributes that were sent."""
-    if content_key(sent) != content_key(stored):
-        return False
+    return content_key(sent) == content_key(stored) and _same_attributes(sent, stored)
+
+
+def _same_attributes(sent: Mapping[str, Any], stored: Mapping[str, Any]) -> bool:
     values = {attribute["spec_id"]: attribute["value"] for attribute in stored.get("attributes") or ()}
-    return all(values.get(a["spec_id"]) == a["value"] for a in sent.get("attributes") or ())
+    if any(values.get(a["spec_id"]) != a["value"] for a in sent.get("attributes") or ()):
+        return False
+    for part, known_by in (("elements", "label_id"), ("shapes", "frame")):
+        there = {inner[known_by]: inner for inner in stored.get(part) or ()}
+        if not all(_same_attributes(inner, there.get(inner[known_by], {})) for inner in sent.get(part) or ()):
+            return False
+    return True
