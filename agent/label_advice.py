@@ -68,8 +68,8 @@ def nothing_matches(
     """The message for a model and a task that have nothing in common."""
     own, theirs = [label.name for label in model_labels], [label.name for label in task_labels]
     text = f"labels: none of the model's ({some(own)}) has a place in the task's ({some(theirs) or 'it has none'})"
-    if (len({label.reason for label in dropped}) == 1 and "type" in dropped[0].reason) or len(dropped) == 1:
-        text += f": {dropped[0].reason}"
+    if reasons := [label.reason for label in dropped if label.reason != NO_SUCH_LABEL]:
+        text += f": {reasons[0]}"
     if maps := maps_that_help(model_labels, task_labels):
         return f"{text}; try --label-map {maps[0]}"
     for label in dropped:
