@@ -1,63 +1,101 @@
-"""Who we are: a personal access token, a password that is turned into a token once, or a profile of cvat-cli."""
+"""Where the server is and who we are: a personal access token, a password, or a profile of cvat-cli."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
-import attrs
+import urllib3
+from cvat_sdk.api_client.rest import RESTClientObject
 from cvat_sdk.core.auth import DEFAULT_SERVER, AuthStore, ProfileEntry
 from cvat_sdk.core.client import Client, Config
 from cvat_sdk.core.exceptions import AuthStoreError
 
 from agent.config import ServerSettings
-from agent.errors import ConfigError
+from agent.errors import ConfigError, ServerRefused
+
+log = logging.getLogger(__name__)
+
+CONNECTIONS = 16
+"""As many threads may call at once without opening and closing connections."""
 
 
 def make_client(settings: ServerSettings) -> Client:
     """The SDK's client for the server that the settings or the profile name; nothing is sent yet."""
+    _check(settings)
     profile = _profile(settings)
     url = profile.server if profile else _url(settings)
-    config = attrs.evolve(Config(), status_check_period=0.5, verify_ssl=settings.verify_ssl)
+    config = Config(status_check_period=0.5, verify_ssl=settings.verify_ssl)
     try:
-        # With a scheme in the URL the SDK does not try both; without one it asks the server.
         client = Client(url, config=config, check_server_version=False)
     except Exception as error:
         raise ConfigError(f"--server-host {url!r}: cannot be used: {str(error)[:200]}") from error
     if settings.organization is not None:
         client.organization_slug = settings.organization
+    configuration = client.api_client.configuration
+    # No retries behind our back, and redirects come back as they are.
+    configuration.retries = urllib3.Retry(0, redirect=0, raise_on_redirect=False)
+    configuration.connection_pool_maxsize = CONNECTIONS
+    if settings.ca_file is not None:
+        configuration.ssl_ca_cert = str(settings.ca_file)
+    if not settings.verify_ssl:
+        log.warning("the certificate of %s is not checked", url)
+        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+    client.api_client.rest_client = RESTClientObject(configuration)
     return client
 
 
-def token_for(
-    settings: ServerSettings, client: Client, post: Callable[[str, Mapping[str, Any]], Any]
-) -> dict[str, str]:
+def authorization(settings: ServerSettings, post: Callable[[str, Mapping[str, Any]], Any]) -> dict[str, str]:
     """The header that opens the API. A password is sent once: to hash it on every call costs the server a second."""
-    profile = _profile(settings)
-    if settings.token or profile:
-        header = {"Authorization": f"Bearer {settings.token or (profile and profile.token)}"}
-    elif settings.user and settings.password:
-        body = {"username": settings.user, "password": settings.password}
-        header = {"Authorization": f"Token {post('/api/auth/login', body)['key']}"}
-    else:
+    if token := settings.token or _profile_token(settings):
+        return {"Authorization": f"Bearer {token}"}
+    if not (settings.user and settings.password):
         raise ConfigError(
             "login: got neither a token nor a user, allowed: a personal access token in $CVAT_ACCESS_TOKEN,"
             " --auth USER:PASS, --profile NAME, or [cvat] in service.toml"
         )
-    # What the SDK sends on its own (uploads) goes by the same credentials.
-    client.api_client.default_headers.update(header)
-    return header
+    key = (post("/api/auth/login", {"username": settings.user, "password": settings.password}) or {}).get("key")
+    if not key:
+        raise ServerRefused("login: the server gives no token for a password; use a personal access token", status=200)
+    return {"Authorization": f"Token {key}"}
+
+
+def renewable(settings: ServerSettings) -> bool:
+    """Whether another login can give another token."""
+    return not settings.token and settings.password is not None and _profile(settings) is None
+
+
+def _check(settings: ServerSettings) -> None:
+    if settings.profile is not None and (settings.host or settings.port or settings.user or settings.token):
+        raise ConfigError(f"--profile {settings.profile!r}: got a host, port, user or token too, allowed: one of them")
+    if settings.ca_file is not None and not settings.ca_file.is_file():
+        raise ConfigError(f"--ca-file {settings.ca_file}: there is no such file")
 
 
 def _url(settings: ServerSettings) -> str:
-    host = (settings.host or AuthStore().get_default_server() or DEFAULT_SERVER).rstrip("/")
-    if "://" not in host:
-        host = f"https://{host}"
+    """The server's address. A bare name means https, as for cvat-cli."""
+    try:
+        host = settings.host or AuthStore().get_default_server() or DEFAULT_SERVER
+        parts = urlsplit(host if "://" in host else f"https://{host}")
+        parts, port = parts._replace(path=parts.path.rstrip("/")), parts.port
+    except (AuthStoreError, ValueError) as error:
+        raise ConfigError(f"--server-host: {error}") from error
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ConfigError(f"--server-host {host!r}: allowed: a name or an address like https://cvat.example.com:8443")
+    if "@" in parts.netloc:
+        raise ConfigError("--server-host: got a user or password in the address, allowed: --auth USER:PASS")
     if settings.port is None:
-        return host
-    if ":" in host.split("://", 1)[1]:
+        return parts.geturl()
+    if port is not None:
         raise ConfigError(f"--server-port {settings.port}: got a port in {host!r} too, allowed: one of them")
-    return f"{host}:{settings.port}"
+    return parts._replace(netloc=f"{parts.netloc}:{settings.port}").geturl()
+
+
+def _profile_token(settings: ServerSettings) -> str | None:
+    profile = _profile(settings)
+    return profile.token if profile else None
 
 
 def _profile(settings: ServerSettings) -> ProfileEntry | None:
