@@ -193,6 +193,11 @@ def _load_errors(owner: str) -> Iterator[None]:
     except (ModelError, ConfigError):
         raise
     except ImportError as error:
+        if "timm" in str(error):
+            raise ModelLoadFailed(
+                f"{owner}: its backbone needs the package timm (and with it torchvision); some repositories have a"
+                ' branch without it, e.g. revision = "no_timm"'
+            ) from error
         raise ModelLoadFailed(f"{owner}: needs a package that is not installed: {_short(error)}") from error
     except Exception as error:
         if "trust_remote_code" in str(error):

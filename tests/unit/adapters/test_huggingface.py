@@ -173,6 +173,19 @@ def test_code_of_the_repository_needs_a_word(model):
         load(model)
 
 
+def test_a_backbone_of_timm_is_named(model):
+    from importlib.util import find_spec
+
+    if find_spec("timm") is not None:
+        pytest.skip("needs an environment without timm")
+    detr = {"model_type": "detr", "architectures": ["DetrForObjectDetection"], "backbone": "resnet18"}
+    (model / "config.json").write_text(
+        json.dumps({**detr, "use_timm_backbone": True, "use_pretrained_backbone": False})
+    )
+    with pytest.raises(ModelLoadFailed, match=r"needs the package timm .*revision = \"no_timm\""):
+        load(model)
+
+
 def test_a_config_that_is_no_json(model):
     (model / "config.json").write_text("{")
     with pytest.raises(ModelLoadFailed, match="transformers cannot load it"):
