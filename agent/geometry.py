@@ -1,4 +1,4 @@
-"""Shapes as geometry: bounds, areas, clipping, shifting, masks and polygons. Pure functions, coordinates in pixels."""
+"""Shapes as geometry: bounds, areas, corners, shifting, overlap. Pure functions, coordinates in pixels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from agent.contract import Cuboid, Ellipse, Keypoint, Mask, Points, Polygon, Polyline, Rectangle, Shape, Skeleton
+from agent.contract import Cuboid, Ellipse, Mask, Polygon, Rectangle, Shape, Skeleton
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -53,11 +53,24 @@ def _around(points: Sequence[float]) -> Bounds:
 
 
 def _mask_bounds(mask: Mask) -> Bounds:
-    rows, columns = np.flatnonzero(mask.bitmap.any(axis=1)), np.flatnonzero(mask.bitmap.any(axis=0))
+    rows = np.flatnonzero(mask.bitmap.any(axis=1))
     if not rows.size:
         return mask.left, mask.top, mask.left, mask.top
+    columns = np.flatnonzero(mask.bitmap[rows[0] : rows[-1] + 1].any(axis=0))
     left, top = mask.left + int(columns[0]), mask.top + int(rows[0])
     return left, top, mask.left + int(columns[-1]) + 1, mask.top + int(rows[-1]) + 1
+
+
+def tight(mask: Mask) -> Mask | None:
+    """The mask in the smallest box that holds its pixels; None where it has none."""
+    left, top, right, bottom = _mask_bounds(mask)
+    rows, columns = mask.bitmap.shape
+    if (right - left, bottom - top) == (columns, rows):
+        return mask
+    left, top, right, bottom = (int(edge) for edge in (left, top, right, bottom))
+    part = mask.bitmap[top - mask.top : bottom - mask.top, left - mask.left : right - mask.left]
+    # A copy: a view would keep the whole frame's bitmap in memory.
+    return Mask(part.copy(), left, top) if part.size else None
 
 
 def corners(rectangle: Rectangle) -> list[float]:
@@ -112,85 +125,6 @@ def shift(shape: Shape, dx: float, dy: float) -> Shape:
         return Skeleton(tuple(replace(e, x=e.x + dx, y=e.y + dy) for e in shape.elements))
     moved = [number + (dy if place % 2 else dx) for place, number in enumerate(shape.points)]
     return replace(shape, points=tuple(moved))
-
-
-# -------------------------------------------------------------------- clipping
-
-
-def clip(shape: Shape, width: float, height: float) -> Shape | None:
-    """What of a shape lies in a picture of width x height; None where nothing does.
-
-    Turned rectangles, ellipses and cuboids keep their form (CVAT lets them reach over the edge) if their centre is
-    inside. Points of skeletons that are outside are marked so.
-    """
-    left, top, right, bottom = bounds(shape)
-    if left >= 0 and top >= 0 and right <= width and bottom <= height:
-        return shape
-    if isinstance(shape, Rectangle) and not shape.rotation:
-        box = Rectangle(max(left, 0.0), max(top, 0.0), min(right, width), min(bottom, height))
-        return box if box.left < box.right and box.top < box.bottom else None
-    if isinstance(shape, Rectangle | Ellipse | Cuboid):
-        return shape if 0 <= (left + right) / 2 <= width and 0 <= (top + bottom) / 2 <= height else None
-    if isinstance(shape, Mask):
-        return _clip_mask(shape, int(width), int(height))
-    if isinstance(shape, Polygon):
-        points = _clip_polygon(shape.points, width, height)
-        return Polygon(points) if len(points) >= 6 else None
-    if isinstance(shape, Polyline):
-        pairs = [(min(max(x, 0.0), width), min(max(y, 0.0), height)) for x, y in _pairs(shape.points)]
-        touches = left < width and right > 0 and top < height and bottom > 0
-        return Polyline(_flat(pairs)) if touches and len(set(pairs)) > 1 else None
-    if isinstance(shape, Points):
-        pairs = [(x, y) for x, y in _pairs(shape.points) if _inside(x, y, width, height)]
-        return Points(_flat(pairs)) if pairs else None
-    elements = tuple(_clip_element(element, width, height) for element in shape.elements)
-    return Skeleton(elements) if any(not element.outside for element in elements) else None
-
-
-def _inside(x: float, y: float, width: float, height: float) -> bool:
-    return 0 <= x <= width and 0 <= y <= height
-
-
-def _clip_element(element: Keypoint, width: float, height: float) -> Keypoint:
-    if _inside(element.x, element.y, width, height):
-        return element
-    x, y = min(max(element.x, 0.0), width), min(max(element.y, 0.0), height)
-    return replace(element, x=x, y=y, outside=True)
-
-
-def _clip_mask(mask: Mask, width: int, height: int) -> Mask | None:
-    rows, columns = mask.bitmap.shape
-    left, top = max(mask.left, 0), max(mask.top, 0)
-    right, bottom = min(mask.left + columns, width), min(mask.top + rows, height)
-    if left >= right or top >= bottom:
-        return None
-    part = mask.bitmap[top - mask.top : bottom - mask.top, left - mask.left : right - mask.left]
-    return Mask(part, left, top) if part.any() else None
-
-
-def _clip_polygon(points: Sequence[float], width: float, height: float) -> tuple[float, ...]:
-    """The part of a polygon inside the picture, edge by edge (Sutherland and Hodgman, 1974)."""
-    found = list(_pairs(points))
-    for axis, limit, sign in ((0, 0.0, 1), (0, width, -1), (1, 0.0, 1), (1, height, -1)):
-        source, found = found, []
-        for before, here in zip([source[-1], *source[:-1]] if source else [], source, strict=True):
-            was, is_now = sign * (before[axis] - limit) >= 0, sign * (here[axis] - limit) >= 0
-            if was != is_now:
-                share = (limit - before[axis]) / (here[axis] - before[axis])
-                crossing = [before[0] + share * (here[0] - before[0]), before[1] + share * (here[1] - before[1])]
-                crossing[axis] = limit
-                found.append((crossing[0], crossing[1]))
-            if is_now:
-                found.append(here)
-    return _flat([pair for place, pair in enumerate(found) if pair != found[place - 1]])
-
-
-def _pairs(points: Sequence[float]) -> list[tuple[float, float]]:
-    return list(zip(points[0::2], points[1::2], strict=True))
-
-
-def _flat(pairs: Sequence[tuple[float, float]]) -> tuple[float, ...]:
-    return tuple(number for pair in pairs for number in pair)
 
 
 # --------------------------------------------------------------------- overlap

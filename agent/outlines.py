@@ -8,138 +8,137 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from agent.contract import Mask, Polygon
-from agent.geometry import polygon_area
+from agent.geometry import polygon_area, tight
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SMALLEST_PART = 4
-"""Square pixels: parts and holes below that are noise."""
+"""Square pixels: parts and holes below that are noise, unless there is nothing else."""
+
+_CHUNK = 1 << 18
+"""Pairs of edges that are compared at a time."""
 
 
 def mask_to_polygons(mask: Mask, tolerance: float = 1.0) -> list[Polygon]:
     """Simple polygons (no line crosses or touches another) that cover the mask, its largest part first.
 
-    CVAT's polygons have no holes: a part with a hole is cut in two through it. `tolerance` is how far, in pixels, the
-    simplified line may lie from the outline (Douglas and Peucker, 1973).
+    CVAT's polygons have no holes: from each hole a slit of one pixel leads out, so that one part stays one polygon.
+    `tolerance` is how far, in pixels, the simplified line may lie from the outline (Douglas and Peucker, 1973).
     """
-    found = []
-    for part, left, top in _parts(mask.bitmap, mask.left, mask.top):
-        points = _simplified(_outline(part), tolerance)
-        pairs = [(x + left, y + top) for x, y in points.tolist()]
-        polygon = tuple(float(number) for pair in pairs for number in pair)
-        if len(pairs) >= 3 and polygon_area(polygon) >= SMALLEST_PART:
-            found.append(Polygon(polygon))
-    return sorted(found, key=lambda polygon: -polygon_area(polygon.points))
-
-
-def _parts(bitmap: NDArray[np.bool_], left: int, top: int) -> Iterator[tuple[NDArray[np.bool_], int, int]]:
-    """Connected parts without holes, each cropped, with the place of its corner."""
-    import cv2
-
-    bitmap = _without_corner_contacts(bitmap)
-    count, numbers, stats, _ = cv2.connectedComponentsWithStats(bitmap.astype(np.uint8), connectivity=4)
-    for number in range(1, count):
-        x, y, width, height, size = (int(value) for value in stats[number])
-        if size < SMALLEST_PART:
-            continue
-        part = numbers[y : y + height, x : x + width] == number
-        part, cut = _fill_or_cut(part)
-        if cut is None:
-            yield part, left + x, top + y
-        else:
-            yield from _parts(part[:, :cut], left + x, top + y)
-            yield from _parts(part[:, cut:], left + x + cut, top + y)
-
-
-def _fill_or_cut(part: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], int | None]:
-    """The part with its tiny holes filled, and the column through its largest other hole."""
-    import cv2
-
-    outside = np.pad(~part, 1, constant_values=True).astype(np.uint8)
-    # The background touches itself across corners where the foreground does not, hence 8 neighbours.
-    count, numbers, stats, _ = cv2.connectedComponentsWithStats(outside, connectivity=8)
-    numbers = numbers[1:-1, 1:-1]
-    surrounding = cv2.connectedComponentsWithStats(outside, connectivity=8)[1][0, 0]
-    largest, cut = 0, None
-    filled = part.copy()
-    for number in range(1, count):
-        size = int(stats[number, 4])
-        if number == surrounding:
-            continue
-        if size < SMALLEST_PART:
-            filled[numbers == number] = True
-        elif size > largest:
-            columns = np.flatnonzero((numbers == number).any(axis=0))
-            largest, cut = size, int(columns[len(columns) // 2])
-            cut = min(max(cut, 1), part.shape[1] - 1)
-    return filled, cut
+    close = tight(mask)
+    if close is None:
+        return []
+    corner = np.array([close.left - 1, close.top - 1], np.float64)
+    outlines = _outlines(_without_holes(_without_corner_contacts(np.pad(close.bitmap, 1))))
+    lines = [(_simplified(outline, tolerance) + corner).ravel().tolist() for outline in outlines]
+    parts = sorted(((polygon_area(line), line) for line in lines), reverse=True)
+    return [Polygon(tuple(line)) for place, (area, line) in enumerate(parts) if place == 0 or area >= SMALLEST_PART]
 
 
 def _without_corner_contacts(bitmap: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The bitmap with pixels added where two others touch at a corner only; an outline would touch itself there."""
     result = bitmap.copy()
-    while True:
-        a, b, c, d = result[:-1, :-1], result[:-1, 1:], result[1:, :-1], result[1:, 1:]
-        falling, rising = a & d & ~b & ~c, b & c & ~a & ~d
-        if not (falling.any() or rising.any()):
-            return result
-        result[:-1, 1:] |= falling
-        result[:-1, :-1] |= rising
+    while (falling := _corner_contacts(result))[0].any() or falling[1].any():
+        result[:-1, 1:] |= falling[0]
+        result[:-1, :-1] |= falling[1]
+    return result
 
 
-def _outline(part: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """(N, 2) corner points of a part's outline, in half pixels of a grid on which pixel x covers 2x to 2x + 2."""
+def _corner_contacts(bitmap: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Where, of four pixels, only those on the falling or only those on the rising diagonal are set."""
+    a, b, c, d = bitmap[:-1, :-1], bitmap[:-1, 1:], bitmap[1:, :-1], bitmap[1:, 1:]
+    return a & d & ~b & ~c, b & c & ~a & ~d
+
+
+def _without_holes(bitmap: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The bitmap with small holes filled and a slit from each other one to what is outside. Its border is empty."""
     import cv2
 
-    height, width = part.shape
-    grid = np.zeros((2 * height + 1, 2 * width + 1), np.uint8)
-    for dy in range(3):
-        for dx in range(3):
-            grid[dy : dy + 2 * height : 2, dx : dx + 2 * width : 2] |= part
-    contours, _ = cv2.findContours(grid, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    points: NDArray[np.int32] = max(contours, key=cv2.contourArea)[:, 0, :]
-    return points
+    count, numbers, stats, _ = cv2.connectedComponentsWithStats((~bitmap).astype(np.uint8), connectivity=4)
+    small = stats[:, cv2.CC_STAT_AREA] < SMALLEST_PART
+    result: NDArray[np.bool_] = bitmap | small[numbers]
+    for number in range(1, count):
+        if number == numbers[0, 0] or small[number]:
+            continue
+        x, y, _, height, _ = (int(value) for value in stats[number])
+        row = y + int(np.flatnonzero(numbers[y : y + height, x] == number)[0])
+        # Always to the left, from the hole's leftmost pixel: where that leads into another hole, that one's own slit
+        # goes on from there, so that no hole is left in the end.
+        result[row, np.flatnonzero(~result[row, :x])[-1] + 1 : x] = False
+    # The ends of slits may touch pixels across a corner; taking pixels away opens those, and makes no new hole.
+    while (contacts := _corner_contacts(result))[0].any() or contacts[1].any():
+        result[:-1, :-1] &= ~contacts[0]
+        result[:-1, 1:] &= ~contacts[1]
+    return result
+
+
+def _outlines(bitmap: NDArray[np.bool_]) -> Iterator[NDArray[np.int32]]:
+    """(N, 2) the corners of each part's outline, along the edges of pixels. There are no holes or corner contacts."""
+    import cv2
+
+    # With each pixel as 2 x 2, the outline passes through pixels whose number tells the edge that they lie at.
+    doubled = np.repeat(np.repeat(bitmap.astype(np.uint8), 2, axis=0), 2, axis=1)
+    contours, _ = cv2.findContours(doubled, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    for contour in contours:
+        edges = (contour[:, 0, :] + 1) // 2
+        edges = edges[(edges != np.roll(edges, 1, axis=0)).any(axis=1)]
+        turns = (edges - np.roll(edges, 1, axis=0) != np.roll(edges, -1, axis=0) - edges).any(axis=1)
+        yield edges[turns].astype(np.int32)
 
 
 def _simplified(outline: NDArray[np.int32], tolerance: float) -> NDArray[np.float64]:
-    """The outline in pixels, as simple as the tolerance allows without crossing itself."""
+    """The outline, as simple as the tolerance allows without crossing itself."""
     import cv2
 
-    while tolerance > 0.05:
-        points = cv2.approxPolyDP(outline[:, None, :], 2 * tolerance, closed=True)[:, 0, :]
+    # Below a third of a pixel nothing is left to simplify: the steps of a slanting edge are that high.
+    while tolerance > 0.3:
+        points = cv2.approxPolyDP(outline[:, None, :], tolerance, closed=True)[:, 0, :]
         if len(points) >= 3 and is_simple(points):
-            return np.asarray(points, np.float64) / 2
+            return np.asarray(points, np.float64)
         tolerance /= 2
-    return outline.astype(np.float64) / 2
+    return outline.astype(np.float64)
 
 
 def is_simple(points: NDArray[np.int32] | NDArray[np.float64]) -> bool:
-    """Whether a closed line neither crosses nor touches itself. Compares all pairs of edges."""
+    """Whether a closed line of (N, 2) points neither crosses nor touches itself."""
     start = points.astype(np.float64)
     end = np.roll(start, -1, axis=0)
-    if len(np.unique(start, axis=0)) != len(start):
-        return False
     count = len(start)
-    first, second = np.triu_indices(count, k=2)
-    apart = ~((first == 0) & (second == count - 1))
-    first, second = first[apart], second[apart]
-    a, b, c, d = start[first], end[first], start[second], end[second]
+    if count < 3 or len(np.unique(start, axis=0)) != count:
+        return False
+    low, high = np.minimum(start, end), np.maximum(start, end)
+    rows = max(1, _CHUNK // count)
+    for first in range(0, count, rows):
+        mine, others = slice(first, min(first + rows, count)), slice(first, count)
+        near = (low[mine, None] <= high[None, others]).all(axis=2) & (high[mine, None] >= low[None, others]).all(axis=2)
+        one, other = np.nonzero(near)
+        one, other = one + first, other + first
+        apart = other > one
+        if _any_contact(start, end, one[apart], other[apart]):
+            return False
+    return True
+
+
+def _any_contact(
+    start: NDArray[np.float64], end: NDArray[np.float64], one: NDArray[np.intp], other: NDArray[np.intp]
+) -> bool:
+    """Whether two edges, whose boxes meet, have a point in common that is not the corner between neighbours."""
+    count = len(start)
+    next_to = (other == one + 1) | ((one == 0) & (other == count - 1))
+    a, b, c, d = start[one], end[one], start[other], end[other]
     sides = [_side(a, b, c), _side(a, b, d), _side(c, d, a), _side(c, d, b)]
-    crosses = (sides[0] * sides[1] <= 0) & (sides[2] * sides[3] <= 0)
-    # Four zeros: both on one line; then they touch only if their boxes do.
+    meets = (sides[0] * sides[1] <= 0) & (sides[2] * sides[3] <= 0)
+    # Neighbours always meet in their corner; more than that they share if one runs back along the other.
     in_line = (sides[0] == 0) & (sides[1] == 0)
-    overlap = (np.maximum(np.minimum(a, b), np.minimum(c, d)) <= np.minimum(np.maximum(a, b), np.maximum(c, d))).all(
-        axis=1
-    )
-    return not bool((crosses & (~in_line | overlap)).any())
+    runs_back = in_line & (((b - a) * (d - c)).sum(axis=1) < 0)
+    return bool(np.where(next_to, runs_back, meets).any())
 
 
 def _side(a: NDArray[np.float64], b: NDArray[np.float64], point: NDArray[np.float64]) -> NDArray[np.float64]:
-    result: NDArray[np.float64] = np.sign(
-        (b[:, 0] - a[:, 0]) * (point[:, 1] - a[:, 1]) - (b[:, 1] - a[:, 1]) * (point[:, 0] - a[:, 0])
-    )
-    return result
+    """1 or -1 for a point on one or the other side of the line from a to b, 0 on it."""
+    across = (b[:, 0] - a[:, 0]) * (point[:, 1] - a[:, 1]) - (b[:, 1] - a[:, 1]) * (point[:, 0] - a[:, 0])
+    return np.asarray(np.sign(across), np.float64)
 
 
 def polygon_to_mask(points: Sequence[float], width: int, height: int) -> Mask | None:
@@ -149,14 +148,14 @@ def polygon_to_mask(points: Sequence[float], width: int, height: int) -> Mask | 
     top, bottom = max(0, int(np.floor(y.min()))), min(height, int(np.ceil(y.max())))
     if left >= right or top >= bottom:
         return None
-    bitmap = np.zeros((bottom - top, right - left), bool)
     next_x, next_y = np.roll(x, -1), np.roll(y, -1)
-    centres = np.arange(left, right) + 0.5
-    for row in range(top, bottom):
-        level = row + 0.5
-        crossing = (y <= level) != (next_y <= level)
-        if crossing.any():
-            share = (level - y[crossing]) / (next_y[crossing] - y[crossing])
-            places = np.sort(x[crossing] + share * (next_x[crossing] - x[crossing]))
-            bitmap[row - top] = np.searchsorted(places, centres, side="right") % 2 == 1
-    return Mask(bitmap, left, top) if bitmap.any() else None
+    # The rows whose centre an edge passes: from the first at or below its upper end to the last above its lower end.
+    first = np.ceil(np.minimum(y, next_y) - 0.5).clip(top, bottom).astype(np.intp)
+    last = np.ceil(np.maximum(y, next_y) - 0.5).clip(top, bottom).astype(np.intp)
+    edge = np.repeat(np.arange(len(x)), last - first)
+    row = np.arange(len(edge)) - np.repeat(np.cumsum(last - first) - last, last - first)
+    place = x[edge] + (row + 0.5 - y[edge]) / (next_y[edge] - y[edge]) * (next_x[edge] - x[edge])
+    # Each crossing turns inside into outside for all pixels whose centre lies to the right of it.
+    turns = np.zeros((bottom - top, right - left + 1), np.int32)
+    np.add.at(turns, (row - top, np.ceil(place - 0.5).clip(left, right).astype(np.intp) - left), 1)
+    return tight(Mask(np.cumsum(turns, axis=1)[:, :-1] % 2 == 1, left, top))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import random
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from agent.errors import BadRequest, ConfigError
 
 ALLOWED = "all, empty, 0-99,200, every:10, random:50, or several joined by '+' (empty+every:10)"
+
+NUMBER = "[0-9]{1,9}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +28,11 @@ class Selection:
         return any(kind == "empty" for kind, _ in self.parts)
 
     def choose(self, frames: Sequence[int], occupied: Collection[int] = ()) -> tuple[int, ...]:
-        """The chosen of the frames that there are, ascending; the same for the same seed, however jobs are cut."""
-        left = sorted(frames)
+        """The chosen of the frames that there are, ascending; the same for the same seed, however jobs are cut.
+
+        BadRequest where numbers are asked for that lie beyond them all.
+        """
+        left = every = sorted(frames)
         for kind, value in self.parts:
             if kind == "empty":
                 left = [frame for frame in left if frame not in occupied]
@@ -35,34 +41,42 @@ class Selection:
             elif kind == "random":
                 left = sorted(random.Random(self.seed).sample(left, min(int(value), len(left))))
             elif kind == "numbers":
-                left = _numbered(value, left)
+                wanted = _numbered(value, every)
+                left = [frame for frame in left if frame in wanted]
         return tuple(left)
 
 
 def parse_selection(text: str, seed: int = 0) -> Selection:
     """The selection that a text asks for; ConfigError for nonsense."""
     parts = []
-    for part in text.replace(" ", "").split("+"):
+    for part in re.sub(r"\s+", "", text).split("+"):
         kind, _, value = part.partition(":")
         if part in ("all", "empty"):
             parts.append((part, ""))
-        elif kind in ("every", "random") and value.isdecimal() and int(value) > 0:
+        elif kind in ("every", "random") and re.fullmatch(NUMBER, value) and int(value) > 0:
             parts.append((kind, value))
-        elif re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", part):
+        elif re.fullmatch(f"{NUMBER}(-{NUMBER})?(,{NUMBER}(-{NUMBER})?)*", part):
             parts.append(("numbers", part))
         else:
             raise ConfigError(f"--frames {text!r}: got {part!r}, allowed: {ALLOWED}")
+        for piece in part.split(",") if parts[-1][0] == "numbers" else ():
+            first, last = _ends(piece)
+            if first > last:
+                raise ConfigError(f"--frames {text!r}: got {piece!r}, which runs backwards, allowed: {last}-{first}")
     return Selection(tuple(parts), seed)
 
 
-def _numbered(text: str, frames: Sequence[int]) -> list[int]:
-    there, wanted = set(frames), set[int]()
+def _ends(piece: str) -> tuple[int, int]:
+    first, _, last = piece.partition("-")
+    return int(first), int(last or first)
+
+
+def _numbered(text: str, frames: Sequence[int]) -> set[int]:
+    """Those of the frames (ascending) that are asked for; a range may reach over the ends, not lie beyond them."""
+    wanted = set[int]()
     for piece in text.split(","):
-        first, _, last = piece.partition("-")
-        begin, end = int(first), int(last or first)
-        if begin > end:
-            raise BadRequest(f"--frames {piece}: got a range that runs backwards, allowed: {end}-{begin}")
-        if frames and (begin > frames[-1] or end < frames[0]):
-            raise BadRequest(f"--frames {piece}: outside, allowed: {frames[0]} to {frames[-1]}")
-        wanted.update(there.intersection(range(begin, end + 1)) if end - begin > len(there) else range(begin, end + 1))
-    return sorted(there & wanted)
+        first, last = _ends(piece)
+        if frames and (first > frames[-1] or last < frames[0]):
+            raise BadRequest(f"--frames {piece}: there are no such frames, allowed: {frames[0]} to {frames[-1]}")
+        wanted.update(frames[bisect_left(frames, first) : bisect_right(frames, last)])
+    return wanted
