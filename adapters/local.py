@@ -6,6 +6,7 @@ wants its pictures goes with the kind. Options say otherwise where a network was
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +19,8 @@ from adapters._onnx.heads import choose_head
 from adapters._onnx.pictures import Colour, Recipe, Resize, Three
 from agent.contract import ConfigError, ModelLoadFailed
 
+MOST_LANES = 4
+"""How many frames are worked on side by side on a processor."""
 _COCO = "coco-80"
 
 
@@ -37,7 +40,7 @@ def load(
     pad: int | None = None,
     nms_iou: float | None = None,
     max_detections: int = 300,
-    batch_size: int = 4,
+    batch_size: int | None = None,
     providers: list[str] | None = None,
     threads: int = 0,
 ) -> OnnxDetector:
@@ -45,15 +48,25 @@ def load(
 
     `labels`: a list of class names, or a vocabulary such as "coco-80"; `labels_file`: a file with them.
     `input_size`: a side, or width and height, for graphs that take any. Pixels become (pixel * scale - mean) / std
-    in the order of `colour`. `batch_size` is for graphs that take any; `threads` 0 leaves it to onnxruntime.
+    in the order of `colour`. `batch_size` is for graphs that take any (on a processor 1, which gains nothing from more,
+    else 4). `threads` is how many processors may be used, 0 all of them.
     """
     owner = f"local:{name}"
-    _check_ranges(owner, nms_iou=nms_iou, max_detections=max_detections, batch_size=batch_size, threads=threads)
+    _check_ranges(
+        owner,
+        nms_iou=nms_iou,
+        max_detections=max_detections,
+        batch_size=1 if batch_size is None else batch_size,
+        threads=threads,
+    )
     size = _size(input_size, owner)
     given: dict[str, Any] = {"resize": resize, "colour": colour, "scale": scale, "pad": pad}
     given |= {"mean": _three(mean, "mean", owner), "std": _three(std, "std", owner)}
     file = open_onnx(name)
-    graph = open_graph(file.path, owner, device=device, providers=providers, threads=threads, size=size)
+    cores = threads or len(os.sched_getaffinity(0))
+    lanes = min(cores, MOST_LANES)
+    graph = open_graph(file.path, owner, device=device, providers=providers, threads=cores // lanes, size=size)
+    on_processor = graph.session.get_providers()[0] == "CPUExecutionProvider"
     names, source = _names(labels, labels_file, graph, owner)
     found = choose_head(graph.signature(len(names) if names else None), head, owner)
     names, source = _matched(names, source, found, owner)
@@ -66,7 +79,9 @@ def load(
         _facts(file, graph, found, recipe, source),
         iou=found.iou if nms_iou is None else nms_iou,
         limit=max_detections,
-        batch_size=batch_size,
+        batch_size=batch_size or (1 if on_processor else 4),
+        # Frames side by side, each by few threads, use a processor better than one frame by many.
+        lanes=lanes if on_processor else 1,
     )
 
 

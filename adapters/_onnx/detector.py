@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +22,9 @@ LOWEST_SCORE = 0.001
 """Below this a box is noise to everyone; it keeps a request without a threshold from drowning in boxes."""
 
 
+STEPS_PER_LANE = 4
+
+
 class OnnxDetector:
     """Runs a graph on batches of frames, and gives what its head makes of them as rectangles."""
 
@@ -35,20 +39,28 @@ class OnnxDetector:
         iou: float,
         limit: int,
         batch_size: int,
+        lanes: int = 1,
     ) -> None:
         self.labels = [Label(name, "rectangle") for name in names if name]
         self.facts = facts
         self.default_threshold = head.threshold
-        self.batch_size = graph.batch or batch_size
+        self._step = 1 if head.joined else graph.batch or batch_size
+        # Several steps for each lane, so that lanes seldom wait for each other at a batch's end.
+        self.batch_size = self._step if lanes == 1 else self._step * lanes * STEPS_PER_LANE
+        self._lanes = ThreadPoolExecutor(lanes, thread_name_prefix="onnx") if lanes > 1 else None
         self._graph, self._head, self._recipe, self._names = graph, head, recipe, names
         self._iou, self._limit = iou, limit
 
     def detect(self, frames: Sequence[Frame], context: Context) -> list[list[Detection]]:
-        step = 1 if self._head.joined else self.batch_size
-        found: list[list[Detection]] = []
-        for start in range(0, len(frames), step):
-            found += self._detect_batch(frames[start : start + step], context)
-        return found
+        parts = [frames[start : start + self._step] for start in range(0, len(frames), self._step)]
+        each = self._lanes.map if self._lanes is not None and len(parts) > 1 else map
+        found = each(lambda part: self._detect_batch(part, context), parts)
+        return [detections for part in found for detections in part]
+
+    def close(self) -> None:
+        """Ends the threads."""
+        if self._lanes is not None:
+            self._lanes.shutdown()
 
     def _detect_batch(self, frames: Sequence[Frame], context: Context) -> list[list[Detection]]:
         blob, view = self._graph.blank(len(frames))
