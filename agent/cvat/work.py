@@ -154,7 +154,7 @@ def _job_work(session: Session, row: Mapping[str, Any], leave_honeypots_out: boo
 
 
 def _included(included: list[int], start: int, meta: Mapping[str, Any]) -> tuple[int, ...]:
-    """The frames of a job that holds some only; the server gives them as numbers of the source, before start and step."""
+    """The frames of a job that holds some only; the server numbers them as in the source, before start and step."""
     step = int(str(meta.get("frame_filter") or "step=1").partition("=")[2] or 1)
     return tuple(start + (number - meta["start_frame"]) // step for number in sorted(included))
 

@@ -101,9 +101,9 @@ class TestLogin:
         assert sum(entry.path == "/api/auth/login" for entry in sandbox.requests) == 1
 
     def test_a_wrong_password_is_told(self, sandbox):
-        with open_session(ServerSettings(host=sandbox.url, user="bot", password="wrong")) as session:
-            with pytest.raises(ServerRefused, match="Unable to log in") as caught:
-                session.request("GET", "/api/users/self")
+        refused = pytest.raises(ServerRefused, match="Unable to log in")
+        with open_session(ServerSettings(host=sandbox.url, user="bot", password="wrong")) as session, refused as caught:
+            session.request("GET", "/api/users/self")
         assert "wrong" not in str(caught.value)
 
     def test_a_personal_access_token(self, sandbox, session):
@@ -114,9 +114,9 @@ class TestLogin:
             assert other.user == "bot"
 
     def test_a_bad_token_is_told_and_not_repeated(self, sandbox):
-        with open_session(ServerSettings(host=sandbox.url, token="s3cret-token")) as session:
-            with pytest.raises(ServerRefused, match="status 401") as caught:
-                session.request("GET", "/api/users/self")
+        refused = pytest.raises(ServerRefused, match="status 401")
+        with open_session(ServerSettings(host=sandbox.url, token="s3cret-token")) as session, refused as caught:
+            session.request("GET", "/api/users/self")
         assert "s3cret" not in str(caught.value)
         assert sum(entry.path == "/api/users/self" for entry in sandbox.requests) == 1
 

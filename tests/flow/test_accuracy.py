@@ -89,7 +89,7 @@ def detect(context, image):
     ids=["whole", "step 3, start 10"],
 )
 def test_boxes_of_a_video_task_are_on_the_right_frames(session, tmp_path, cut, expected):
-    """The model writes the number that it sees in the picture into the box; it must stand on the frame of that number."""
+    """The model writes the number that it sees into the box, which must stand on the frame of that number."""
     from tests.conftest import ROOT
 
     assert number_of is not None

@@ -37,7 +37,8 @@ def number_of(image: np.ndarray[Any, Any]) -> int:
 def picture_bytes(number: int, kind: str = "JPEG", size: tuple[int, int] = SIZE, **more: Any) -> bytes:
     """A picture file that carries a number."""
     out = io.BytesIO()
-    Image.fromarray(numbered(number, size)).save(out, format=kind, **({"quality": 92} if kind == "JPEG" else {}), **more)
+    settings = {"quality": 92, **more} if kind == "JPEG" else more
+    Image.fromarray(numbered(number, size)).save(out, format=kind, **settings)
     return out.getvalue()
 
 
@@ -59,7 +60,8 @@ def make_task(
     """A task of these files."""
     session.log_in()
     spec: dict[str, Any] = {"name": f"task of {len(files)} files"}
-    more = {"labels": list(labels) if labels is not None else None, "project_id": project, "segment_size": segment_size, "overlap": overlap}
+    chosen = list(labels) if labels is not None else None
+    more = {"labels": chosen, "project_id": project, "segment_size": segment_size, "overlap": overlap}
     spec |= {name: value for name, value in more.items() if value is not None}
     session.client.config.status_check_period = 0.05
     params = {"image_quality": 95, "chunk_size": 4, **data}
