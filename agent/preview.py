@@ -1,4 +1,4 @@
-"""Frames with their detections drawn on them, one file each, and a contact sheet of the first ones."""
+"""Frames with their detections drawn on them, one file each, and a contact sheet of some of them."""
 
 from __future__ import annotations
 
@@ -8,16 +8,24 @@ import re
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from agent.contract import Detection, Ellipse, Frame, Mask, Polygon, Rectangle, Shape, Skeleton
+from agent.contract import Cuboid, Detection, Ellipse, Frame, Mask, Points, Polygon, Rectangle, Shape, Skeleton
 from agent.geometry import bounds, corners
 
-PICTURES, SHEET = 200, 24
-"""How many frames are written, and how many of them stand on the sheet."""
+Colour: TypeAlias = tuple[int, int, int]
+Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+PICTURES = 200
+"""How many frames are written."""
 CELL = (320, 240)
+"""Of a contact sheet, in pixels, without its caption."""
+CAPTION = 20
+_FACES = (0, 2, 3, 1, 0), (4, 6, 7, 5, 4), (0, 6), (1, 7), (2, 4), (3, 5)
+"""Lines of a cuboid, whose corners come edge by edge: front left, front right, back right, back left."""
 
 
 class Preview:
@@ -26,79 +34,163 @@ class Preview:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._cells: list[Image.Image] = []
+        self._sheet = ContactSheet()
         self._written = 0
 
     def add(self, task: int, frame: Frame, detections: Sequence[Detection]) -> None:
-        """Draws a frame, if it is among the first ones."""
+        """Draws a frame, if it is among the first ones. Detections are in coordinates of this frame."""
         if self._written >= PICTURES:
             return
         self._written += 1
         picture = draw(frame, detections)
         name = re.sub(r"[^\w.-]+", "_", Path(frame.name).stem)[-60:]
         picture.save(self._folder / f"task-{task}-{frame.index:06}-{name}.jpg", quality=88)
-        if len(self._cells) < SHEET:
-            self._cells.append(_cell(picture, f"{frame.name}: {len(detections)}"))
+        self._sheet.add(picture, f"{frame.name}: {len(detections)}")
 
     def close(self) -> Path | None:
         """Writes the contact sheet and tells where it is."""
-        if not self._cells:
-            return None
-        path = self._folder / "contact-sheet.jpg"
-        _sheet(self._cells).save(path, quality=90)
+        return self._sheet.save(self._folder / "contact-sheet.jpg") if len(self._sheet) else None
+
+
+class ContactSheet:
+    """A grid of small pictures, evenly spread over all that were added: when it is full, every other one goes."""
+
+    def __init__(self, limit: int = 24) -> None:
+        if limit < 2:
+            raise ValueError(f"contact sheet: got a limit of {limit}, allowed: 2 and more")
+        self._limit = limit
+        self._cells: list[Image.Image] = []
+        self._added = 0
+        self._step = 1
+
+    def __len__(self) -> int:
+        return len(self._cells)
+
+    def add(self, picture: Image.Image, caption: str) -> None:
+        """Takes a picture into account; what is kept of it is small."""
+        number, self._added = self._added, self._added + 1
+        if number % self._step:
+            return
+        if len(self._cells) == self._limit:
+            self._cells = self._cells[::2]
+            self._step *= 2
+            if number % self._step:
+                return
+        self._cells.append(_cell(picture, caption))
+
+    def save(self, path: Path) -> Path:
+        """Writes the sheet as a picture of up to four columns."""
+        columns = max(1, min(len(self._cells), 4))
+        width, height = CELL[0] + 6, CELL[1] + CAPTION + 6
+        sheet = Image.new("RGB", (columns * width + 6, -(-len(self._cells) // columns) * height + 6), "white")
+        for number, cell in enumerate(self._cells):
+            sheet.paste(cell, (6 + number % columns * width, 6 + number // columns * height))
+        sheet.save(path, quality=90)
         return path
 
 
+def _cell(picture: Image.Image, caption: str) -> Image.Image:
+    cell = Image.new("RGB", (CELL[0], CELL[1] + CAPTION), "white")
+    small = picture.copy()
+    small.thumbnail(CELL, Image.Resampling.LANCZOS)
+    cell.paste(small, ((CELL[0] - small.width) // 2, (CELL[1] - small.height) // 2))
+    ImageDraw.Draw(cell).text((4, CELL[1] + 3), caption[-48:], fill="black", font=ImageFont.load_default(size=12))
+    return cell
+
+
 def draw(frame: Frame, detections: Sequence[Detection]) -> Image.Image:
-    """The frame with shapes in their label's colour, and label and score beside them."""
+    """The frame with shapes in their label's colour, and label and score beside them; it is not changed itself."""
     picture = Image.fromarray(frame.image).convert("RGB")
-    line = max(2, round(max(picture.size) / 400))
-    size = max(11, round(max(picture.size) / 55))
-    font = ImageFont.load_default(size=size)
+    drawing = _Drawing(picture)
+    # Insides first, so that they cover no line; captions last, so that no line covers them.
     for detection in detections:
         if isinstance(detection.shape, Mask | Polygon):
-            picture = _tint(picture, detection.shape, colour_of(detection.label))
-    pen = ImageDraw.Draw(picture)
-    tags = 0
+            drawing.fill(detection.shape, colour_of(detection.label))
     for detection in detections:
-        colour, text = colour_of(detection.label), detection.label
-        if detection.score is not None:
-            text += f" {detection.score:.2f}"
-        if detection.shape is None:
-            _caption(pen, (4, 4 + tags * (size * 1.4)), text, colour, font)
-            tags += 1
-            continue
-        _outline(pen, detection.shape, colour, line)
-        left, top, _, _ = bounds(detection.shape)
-        _caption(pen, (max(left, 0), max(top - size * 1.3, 0)), text, colour, font)
+        if detection.shape is not None:
+            drawing.outline(detection.shape, colour_of(detection.label))
+    for detection in detections:
+        score = "" if detection.score is None else f" {detection.score:.2f}"
+        drawing.caption(detection.shape, detection.label + score, colour_of(detection.label))
     return picture
 
 
-def colour_of(label: str) -> tuple[int, int, int]:
+def colour_of(label: str) -> Colour:
     """A vivid colour that is always the same for a label."""
     hue = zlib.crc32(label.encode()) % 360 / 360
-    red, green, blue = colorsys.hsv_to_rgb(hue, 0.85, 0.95)
+    red, green, blue = colorsys.hsv_to_rgb(hue, 0.75, 1.0)
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
-def _outline(pen: ImageDraw.ImageDraw, shape: Shape, colour: tuple[int, int, int], line: int) -> None:
+class _Drawing:
+    """A picture that is drawn on, with lines and letters that suit its size."""
+
+    def __init__(self, picture: Image.Image) -> None:
+        self._picture = picture
+        self._pen = ImageDraw.Draw(picture)
+        self._line = max(2, round(max(picture.size) / 400))
+        self._size = max(11, round(max(picture.size) / 55))
+        self._font: Font = ImageFont.load_default(size=self._size)
+        self._tags = 0
+
+    def fill(self, shape: Mask | Polygon, colour: Colour) -> None:
+        """Half covers the inside, in the shape's own box only: a frame may have hundreds."""
+        left, top, right, bottom = bounds(shape)
+        left, top = max(0, math.floor(left)), max(0, math.floor(top))
+        right, bottom = min(self._picture.width, math.ceil(right)), min(self._picture.height, math.ceil(bottom))
+        if left >= right or top >= bottom:
+            return
+        stencil = Image.new("L", (right - left, bottom - top), 0)
+        if isinstance(shape, Mask):
+            bitmap = Image.fromarray(shape.bitmap.astype(np.uint8) * 115)
+            stencil.paste(bitmap, (shape.left - left, shape.top - top))
+        else:
+            moved = [n - (top if place % 2 else left) for place, n in enumerate(shape.points)]
+            ImageDraw.Draw(stencil).polygon(moved, fill=115)
+        self._picture.paste(colour, (left, top), stencil)
+
+    def outline(self, shape: Shape, colour: Colour) -> None:
+        for points in _lines(shape):
+            # A dark rim makes the line visible on a background of its own colour.
+            self._pen.line(points, fill=(0, 0, 0), width=self._line + 2, joint="curve")
+            self._pen.line(points, fill=colour, width=self._line, joint="curve")
+        for x, y in _dots(shape):
+            size = self._line * 2.0
+            self._pen.ellipse((x - size, y - size, x + size, y + size), fill=colour, outline=(0, 0, 0))
+
+    def caption(self, shape: Shape | None, text: str, colour: Colour) -> None:
+        """Writes above the shape, within the picture; tags one below the other in the corner."""
+        if shape is None:
+            x, y = 4.0, 4 + self._tags * self._size * 1.4
+            self._tags += 1
+        else:
+            x, y, _, _ = bounds(shape)
+            y -= self._size * 1.3
+        text = " ".join(text.split())
+        width = self._pen.textlength(text, font=self._font)
+        place = (
+            max(2.0, min(x, self._picture.width - width - 2)),
+            max(2.0, min(y, self._picture.height - self._size - 4)),
+        )
+        left, top, right, bottom = self._pen.textbbox(place, text, font=self._font)
+        self._pen.rectangle((left - 2, top - 2, right + 2, bottom + 2), fill=colour)
+        # Black or white, whichever reads better on the colour (Rec. 601 luma).
+        luma = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
+        self._pen.text(place, text, fill="black" if luma > 140 else "white", font=self._font)
+
+
+def _lines(shape: Shape) -> list[list[float]]:
+    """The lines that show a shape; masks, points and skeletons have none."""
     if isinstance(shape, Rectangle):
         points = corners(shape)
-        pen.line([*points, *points[:4]], fill=colour, width=line, joint="curve")
-    elif isinstance(shape, Ellipse):
-        points = [n for step in range(49) for n in _on_ellipse(shape, step / 48)]
-        pen.line(points, fill=colour, width=line, joint="curve")
-    elif isinstance(shape, Skeleton):
-        for element in shape.elements:
-            if not element.outside:
-                _dot(pen, element.x, element.y, colour, line)
-    elif isinstance(shape, Polygon):
-        pen.line([*shape.points, *shape.points[:2]], fill=colour, width=line, joint="curve")
-    elif not isinstance(shape, Mask):
-        if shape.type != "points":
-            pen.line(list(shape.points), fill=colour, width=line)
-        for x, y in zip(shape.points[0::2], shape.points[1::2], strict=True):
-            _dot(pen, x, y, colour, line)
+        return [[*points, *points[:2]]]
+    if isinstance(shape, Ellipse):
+        return [[n for step in range(49) for n in _on_ellipse(shape, step / 48)]]
+    if isinstance(shape, Polygon):
+        return [[*shape.points, *shape.points[:2]]]
+    if isinstance(shape, Cuboid):
+        return [[n for corner in line for n in shape.points[2 * corner : 2 * corner + 2]] for line in _FACES]
+    return [] if isinstance(shape, Mask | Points | Skeleton) else [list(shape.points)]
 
 
 def _on_ellipse(shape: Ellipse, share: float) -> tuple[float, float]:
@@ -107,48 +199,7 @@ def _on_ellipse(shape: Ellipse, share: float) -> tuple[float, float]:
     return shape.x + x * math.cos(turn) - y * math.sin(turn), shape.y + x * math.sin(turn) + y * math.cos(turn)
 
 
-def _dot(pen: ImageDraw.ImageDraw, x: float, y: float, colour: tuple[int, int, int], line: int) -> None:
-    size = line * 1.5
-    pen.ellipse((x - size, y - size, x + size, y + size), fill=colour)
-
-
-def _tint(picture: Image.Image, shape: Mask | Polygon, colour: tuple[int, int, int]) -> Image.Image:
-    """The picture with the shape's inside half covered by the colour."""
-    stencil = Image.new("L", picture.size, 0)
-    if isinstance(shape, Mask):
-        stencil.paste(Image.fromarray(shape.bitmap.astype(np.uint8) * 115), (shape.left, shape.top))
-    else:
-        ImageDraw.Draw(stencil).polygon(list(shape.points), fill=115)
-    return Image.composite(Image.new("RGB", picture.size, colour), picture, stencil)
-
-
-def _caption(
-    pen: ImageDraw.ImageDraw,
-    place: tuple[float, float],
-    text: str,
-    colour: tuple[int, int, int],
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
-) -> None:
-    left, top, right, bottom = pen.textbbox(place, text, font=font)
-    pen.rectangle((left - 2, top - 2, right + 2, bottom + 2), fill=colour)
-    # Black or white, whichever reads better on the colour (Rec. 601 luma).
-    luma = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
-    pen.text(place, text, fill="black" if luma > 140 else "white", font=font)
-
-
-def _cell(picture: Image.Image, caption: str) -> Image.Image:
-    cell = Image.new("RGB", (CELL[0], CELL[1] + 20), "white")
-    small = picture.copy()
-    small.thumbnail(CELL, Image.Resampling.LANCZOS)
-    cell.paste(small, ((CELL[0] - small.width) // 2, (CELL[1] - small.height) // 2))
-    ImageDraw.Draw(cell).text((4, CELL[1] + 3), caption[-48:], fill="black", font=ImageFont.load_default(size=12))
-    return cell
-
-
-def _sheet(cells: Sequence[Image.Image]) -> Image.Image:
-    columns = min(len(cells), 4)
-    width, height = cells[0].size
-    sheet = Image.new("RGB", (columns * (width + 6) + 6, -(-len(cells) // columns) * (height + 6) + 6), "white")
-    for number, cell in enumerate(cells):
-        sheet.paste(cell, (6 + number % columns * (width + 6), 6 + number // columns * (height + 6)))
-    return sheet
+def _dots(shape: Shape) -> list[tuple[float, float]]:
+    if isinstance(shape, Skeleton):
+        return [(element.x, element.y) for element in shape.elements if not element.outside]
+    return list(zip(shape.points[0::2], shape.points[1::2], strict=True)) if isinstance(shape, Points) else []
