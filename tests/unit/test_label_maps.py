@@ -1,7 +1,9 @@
 """The files in label_maps/, and the form that they and anybody's own must have."""
 
 import json
+import re
 from importlib import resources
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +13,7 @@ from agent.label_map import known_label_maps, load_label_map, parse_label_map
 from agent.label_names import fold
 from agent.labels import match_labels
 
+ROOT = Path(__file__).resolve().parents[2]
 UNUSED_COCO_IDS = {0, 12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
 
 
@@ -162,3 +165,15 @@ def test_every_form_of_an_entry():
     assert {name: sub.name for name, sub in pose.sublabels.items()} == {"nose": "Nose", "chin": None, "ear": "Ear"}
     assert dict(pose.sublabels["ear"].attribute_names) == {"v": "seen"}
     assert dict(pose.attribute_names) == {"colour": "color"}
+
+
+def test_the_documents_examples_are_valid_and_its_table_is_complete():
+    text = (ROOT / "docs" / "label-maps.md").read_text(encoding="utf-8")
+    examples = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    assert len(examples) == 2
+    entries = parse_label_map("example", examples[0], "docs").labels
+    assert entries["truck"].threshold == 0.4
+    assert entries["pose"].sublabels["left_ear"].name is None
+    assert parse_label_map("example", examples[1], "docs").names[1] == "car"
+    named = set(re.findall(r"`([\w-]+)`", "".join(line for line in text.splitlines() if line.startswith("| `"))))
+    assert set(known_label_maps()) <= named
