@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import re
+import threading
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,8 +15,12 @@ from agent.cvat.decode import BadPicture, decode_picture, decode_video
 from agent.cvat.session import Session
 from agent.cvat.work import JobWork
 from agent.domain import Frame
+from agent.errors import ServerUnavailable
 
 log = logging.getLogger(__name__)
+
+DOWNLOADS = 3
+"""How often a chunk is fetched whose checksum does not fit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +40,9 @@ class Chunk:
     index: int
     wanted: tuple[tuple[int, int], ...]
 
+    def __str__(self) -> str:
+        return f"job {self.job.id}, chunk {self.index}"
+
     @property
     def length(self) -> int:
         """How many frames it holds."""
@@ -43,7 +51,11 @@ class Chunk:
 
 
 def chunks_of(wanted: Iterable[tuple[JobWork, int]]) -> Iterator[Chunk]:
-    """The chunks that hold the wanted frames, in the frames' order; neighbours in one chunk share it."""
+    """The chunks that hold the wanted frames, in the frames' order; neighbours in one chunk share it.
+
+    The places within a chunk ascend, so that a video can be decoded as it runs; where the order goes back, the chunk
+    comes once more.
+    """
     job: JobWork | None = None
     index, places = -1, list[tuple[int, int]]()
     numbers: dict[int, int] = {}
@@ -55,7 +67,7 @@ def chunks_of(wanted: Iterable[tuple[JobWork, int]]) -> Iterator[Chunk]:
             numbers = {number: position for position, number in enumerate(job.positions)} if job.included else {}
         position = numbers[frame] if job.included else frame - job.start
         chunk, place = divmod(position, job.chunk_size)
-        if chunk != index and places:
+        if places and (chunk != index or place <= places[-1][1]):
             yield Chunk(job, index, tuple(places))
             places = []
         index = chunk
@@ -64,24 +76,28 @@ def chunks_of(wanted: Iterable[tuple[JobWork, int]]) -> Iterator[Chunk]:
         yield Chunk(job, index, tuple(places))
 
 
-def download(session: Session, chunk: Chunk, quality: str) -> bytes:
-    """The chunk's bytes, by the job's endpoint."""
+def download(session: Session, chunk: Chunk, quality: str, stop: threading.Event | None = None) -> bytes:
+    """The chunk's bytes, by the job's endpoint. ServerError where they cannot be had; `stop` ends the call."""
     query = {"type": "chunk", "index": chunk.index, "quality": quality}
-    content = b""
-    for attempt in range(2):
-        reply = session.request("GET", f"/api/jobs/{chunk.job.id}/data", query=query)
-        expected, before, content = reply.headers.get("X-Checksum"), content, reply.body
-        if expected is None or str(zlib.crc32(content)) == expected:
-            return content
-        if attempt and before == content:
-            break
-    # Twice the same bytes: then it is the checksum that is off, and decoding will tell.
-    log.info("job %d, chunk %d: its checksum does not fit", chunk.job.id, chunk.index)
-    return content
+    seen = set[str]()
+    for _ in range(DOWNLOADS):
+        reply = session.request("GET", f"/api/jobs/{chunk.job.id}/data", query=query, stop=stop)
+        expected, got = reply.headers.get("X-Checksum"), str(zlib.crc32(reply.body))
+        if expected is None or got == expected.strip():
+            return reply.body
+        log.info("%s: its checksum does not fit", chunk)
+        if got in seen:
+            # Twice the same bytes: then it is the checksum that is off, and decoding will tell.
+            return reply.body
+        seen.add(got)
+    raise ServerUnavailable(f"{chunk}: it arrives damaged, {DOWNLOADS} times another way", maybe_done=False)
 
 
 def decode_chunk(chunk: Chunk, content: bytes) -> Iterator[Frame | BadFrame]:
-    """The wanted frames of a chunk, in order; one that is damaged does not cost the others."""
+    """The wanted frames of a chunk, in order; one that is damaged does not cost the others.
+
+    ServerUnavailable where the chunk as a whole is not what the server should send.
+    """
     if content[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
         yield from _from_zip(chunk, content)
     else:
@@ -91,9 +107,8 @@ def decode_chunk(chunk: Chunk, content: bytes) -> Iterator[Frame | BadFrame]:
 def _from_zip(chunk: Chunk, content: bytes) -> Iterator[Frame | BadFrame]:
     try:
         archive = zipfile.ZipFile(io.BytesIO(content))
-    except zipfile.BadZipFile as error:
-        yield from _all_bad(chunk, f"its chunk is no readable zip: {error}")
-        return
+    except (zipfile.BadZipFile, OSError) as error:
+        raise ServerUnavailable(f"{chunk}: it is no readable zip", maybe_done=False) from error
     with archive:
         members = _by_place(chunk, archive.namelist())
         for number, place in chunk.wanted:
@@ -102,8 +117,8 @@ def _from_zip(chunk: Chunk, content: bytes) -> Iterator[Frame | BadFrame]:
                 yield BadFrame(number, name, f"its chunk has {len(members)} pictures, expected {chunk.length}")
                 continue
             try:
-                yield Frame(number, name, decode_picture(archive.read(members[place])))
-            except (BadPicture, zipfile.BadZipFile, zlib.error, OSError) as error:
+                yield Frame(number, name, decode_picture(archive.read(members[place]), chunk.job.size_of(number)))
+            except (BadPicture, zipfile.BadZipFile, zlib.error, OSError, NotImplementedError) as error:
                 yield BadFrame(number, name, str(error))
 
 
@@ -117,22 +132,14 @@ def _by_place(chunk: Chunk, names: Sequence[str]) -> dict[int, str]:
 
 def _from_video(chunk: Chunk, content: bytes) -> Iterator[Frame | BadFrame]:
     wanted = {place: number for number, place in chunk.wanted}
-    last, given = max(wanted), set[int]()
+    given = set[int]()
     try:
-        for place, image in enumerate(decode_video(content)):
-            if place in wanted:
-                given.add(place)
-                yield Frame(wanted[place], chunk.job.name_of(wanted[place]), image)
-            if place == last:
-                break
+        for place, image in decode_video(content, wanted, chunk.job.size_of(chunk.wanted[0][0])):
+            given.add(place)
+            yield Frame(wanted[place], chunk.job.name_of(wanted[place]), image)
         reason = f"its video chunk ends before it, expected {chunk.length} frames"
     except BadPicture as error:
         reason = str(error)
     for place, number in wanted.items():
         if place not in given:
             yield BadFrame(number, chunk.job.name_of(number), reason)
-
-
-def _all_bad(chunk: Chunk, reason: str) -> Iterator[BadFrame]:
-    for number, _ in chunk.wanted:
-        yield BadFrame(number, chunk.job.name_of(number), reason)

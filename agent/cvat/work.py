@@ -35,14 +35,29 @@ class JobWork:
     chunk_size: int
     names: tuple[str, ...]
     """By position; a video has one name for all its frames."""
+    sizes: tuple[tuple[int, int], ...]
+    """Width and height as annotations are drawn, like `names`; (0, 0) where the server does not know."""
     state: str
     stage: str
 
     def name_of(self, frame: int) -> str:
         """The file name of a frame; for a video, with its number."""
+        if len(self.names) == 1 < len(self.positions) or not self.names:
+            return f"{self.names[0] if self.names else 'frame'}#{frame}"
+        return self.names[self._entry(frame)]
+
+    def size_of(self, frame: int) -> tuple[int, int] | None:
+        """Width and height of a frame in the coordinates of its annotations, None where the server does not know."""
+        size = self.sizes[self._entry(frame)] if self.sizes else (0, 0)
+        return size if min(size) > 0 else None
+
+    def _entry(self, frame: int) -> int:
+        """Where a frame stands in the server's list; one of a few frames can list placeholders for the others too."""
+        if len(self.names) == 1:
+            return 0
         if len(self.names) == len(self.positions):
-            return self.names[self.positions.index(frame) if self.included else frame - self.start]
-        return f"{self.names[0] if self.names else 'frame'}#{frame}"
+            return self.positions.index(frame) if self.included else frame - self.start
+        return frame - self.start
 
     @property
     def included(self) -> bool:
@@ -107,7 +122,8 @@ def _nothing(session: Session, target: Target) -> BadRequest:
 
 
 def _refuse_other_media(row: Mapping[str, Any]) -> None:
-    kind = "3D" if row.get("dimension") == "3d" else row.get("media_type", "image")
+    # Servers before audio tasks came do not tell the media type.
+    kind = "3D" if row.get("dimension") == "3d" else row.get("media_type") or "image"
     if kind not in ("image", "video"):
         raise BadRequest(f"job {row['id']}: its task holds {kind} data, allowed: pictures and video")
 
@@ -148,6 +164,7 @@ def _job_work(session: Session, row: Mapping[str, Any], leave_honeypots_out: boo
         positions=positions,
         chunk_size=meta["chunk_size"],
         names=tuple(frame["name"] for frame in meta["frames"]),
+        sizes=tuple((frame.get("width") or 0, frame.get("height") or 0) for frame in meta["frames"]),
         state=row["state"],
         stage=row["stage"],
     )
