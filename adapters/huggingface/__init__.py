@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from adapters._names import as_names, vocabulary
 from adapters._torch import Precision
 from adapters.huggingface.detection import HubDetector
-from adapters.huggingface.source import fetch
-from agent.contract import ConfigError
+from adapters.huggingface.source import NeedsTimm, fetch
+from agent.contract import ConfigError, ModelNotFound
+
+WITHOUT_TIMM = "no_timm"
 
 
 def load(
@@ -31,23 +35,36 @@ def load(
     owner = f"hf:{name}"
     if batch_size < 1:
         raise ConfigError(f"{owner}: batch_size: got {batch_size}, allowed: 1 or more")
-    source = fetch(
-        name,
-        revision=revision,
-        token_env=token_env,
-        local_files_only=local_files_only,
-        allow_pickle=allow_pickle,
-        with_code=trust_remote_code,
-    )
-    names = None
+    given = None
     if labels is not None:
-        names = vocabulary(labels, owner) if isinstance(labels, str) else as_names(labels, f"{owner}: labels")
-    return HubDetector(
-        source,
-        device=device,
-        precision=precision,
-        names=names,
-        trust_remote_code=trust_remote_code,
-        allow_pickle=allow_pickle,
-        batch_size=batch_size,
-    )
+        given = vocabulary(labels, owner) if isinstance(labels, str) else as_names(labels, f"{owner}: labels")
+
+    def detector(wanted: str | None) -> HubDetector:
+        source = fetch(
+            name,
+            revision=wanted,
+            token_env=token_env,
+            local_files_only=local_files_only,
+            allow_pickle=allow_pickle,
+            with_code=trust_remote_code,
+        )
+        return HubDetector(
+            source,
+            device=device,
+            precision=precision,
+            names=given,
+            trust_remote_code=trust_remote_code,
+            allow_pickle=allow_pickle,
+            batch_size=batch_size,
+        )
+
+    try:
+        return detector(revision)
+    except NeedsTimm as error:
+        if revision is not None or Path(name).expanduser().exists():
+            raise
+        try:
+            # DETR's own repositories keep the same weights, for a backbone of transformers, on a branch of this name.
+            return detector(WITHOUT_TIMM)
+        except ModelNotFound:
+            raise error from None

@@ -13,7 +13,7 @@ import numpy as np
 
 from adapters._names import Names, as_names
 from adapters._torch import Precision, choose_device, choose_precision
-from adapters.huggingface.source import Source
+from adapters.huggingface.source import NeedsTimm, Source
 from agent.contract import ConfigError, Context, Detection, Frame, Label, ModelError, ModelLoadFailed, Rectangle
 
 if TYPE_CHECKING:
@@ -55,6 +55,8 @@ class HubDetector:
             "labels from": labels_from,
             "runs on": f"{self._device}, {str(self._dtype).removeprefix('torch.')}",
         }
+        if source.revision:
+            self.facts["revision"] = source.revision
         if source.licence:
             self.facts["licence"] = source.licence
 
@@ -194,7 +196,7 @@ def _load_errors(owner: str) -> Iterator[None]:
         raise
     except ImportError as error:
         if "timm" in str(error):
-            raise ModelLoadFailed(
+            raise NeedsTimm(
                 f"{owner}: its backbone needs the package timm (and with it torchvision); some repositories have a"
                 ' branch without it, e.g. revision = "no_timm"'
             ) from error

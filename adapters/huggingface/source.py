@@ -21,6 +21,10 @@ _SAFE = ["model.safetensors", "model-*-of-*.safetensors", "model.safetensors.ind
 _PICKLED = ["pytorch_model.bin", "pytorch_model-*-of-*.bin", "pytorch_model.bin.index.json"]
 
 
+class NeedsTimm(ModelLoadFailed):
+    """The model's backbone comes from the package timm, which is not installed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """A folder with a model's files, and where they are from."""
@@ -31,6 +35,8 @@ class Source:
     version: str
     """The commit of a repository; sha256:… of the files of a folder."""
     licence: str | None = None
+    revision: str | None = None
+    """The revision that was asked for."""
 
 
 def fetch(
@@ -57,7 +63,7 @@ def fetch(
     with _hub_errors(owner, revision, token_env):
         folder = _snapshot(name, revision, token, local_files_only, wanted)
     _check_files(folder, owner, allow_pickle)
-    return Source(owner, folder, folder.name, _licence(folder))
+    return Source(owner, folder, folder.name, _licence(folder), revision)
 
 
 def _from_folder(folder: Path, owner: str, revision: str | None, allow_pickle: bool) -> Source:

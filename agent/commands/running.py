@@ -119,13 +119,13 @@ def _stop_on_signal() -> Iterator[threading.Event]:
 class Progress:
     """A bar with frames/s and the remaining time on a terminal, a plain line now and then elsewhere."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, live: bool | None = None) -> None:
         self.run: str | None = None
         self._clock = clock
         self._began = self._last = 0.0
         self._shown = 0
         self._first: int | None = None
-        self._live = sys.stderr.isatty()
+        self._live = sys.stderr.isatty() if live is None else live
         self._open = False
 
     def begin(self, run: str | None, plans: Sequence[Plan]) -> None:

@@ -20,12 +20,18 @@ from urllib.parse import unquote, urlsplit
 
 @dataclass
 class Repository:
-    """A folder served as a repository, all its revisions being the same commit."""
+    """A folder served as a repository, all its revisions being the same commit; branches are other folders."""
 
     folder: Path
     revisions: tuple[str, ...] = ("main",)
     token: str | None = None
     """Who has it not gets 401 (or 403 with another token), as for a gated repository."""
+    branches: dict[str, Repository] = field(default_factory=dict)
+
+    def at(self, revision: str) -> Repository:
+        """The repository as a branch (or the commit of one) has it."""
+        named = {**self.branches, **{branch.commit: branch for branch in self.branches.values()}}
+        return named.get(revision, self)
 
     @property
     def commit(self) -> str:
@@ -125,6 +131,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._error(401, "RepoNotFound")
         if repository.token and authorization != f"Bearer {repository.token}":
             return self._error(403 if authorization else 401, "GatedRepo")
+        repository = repository.at(revision)
         if revision not in (*repository.revisions, repository.commit):
             return self._error(404, "RevisionNotFound")
         if "/resolve/" in path:

@@ -5,6 +5,7 @@ The Hub is a loopback server; huggingface_hub reads its environment at import, s
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -105,6 +106,37 @@ def test_the_cache_serves_without_a_hub(ask, hub):
     hub.close()
     (down,) = ask(["some/model", {}])
     assert first == only_local == offline == broken == down
+
+
+def test_a_repository_whose_backbone_needs_timm_is_had_from_its_branch_without(ask, hub, tmp_path):
+    """As facebook/detr-resnet-50 is made: main needs timm, the branch no_timm has the same weights without it."""
+    torch = pytest.importorskip("torch")
+    from transformers import DetrConfig, DetrForObjectDetection, DetrImageProcessorPil, ResNetConfig
+
+    with_timm, without = tmp_path / "main", tmp_path / "no_timm"
+    backbone = ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 8, 8, 8], depths=[1, 1, 1, 1], layer_type="basic", out_features=["stage4"]
+    )
+    torch.manual_seed(0)
+    config = DetrConfig(
+        use_timm_backbone=False, use_pretrained_backbone=False, backbone=None, backbone_config=backbone, d_model=16,
+        encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=16,
+        decoder_ffn_dim=16, num_queries=5, id2label={0: "cat", 1: "dog"}, label2id={"cat": 0, "dog": 1},
+    )  # fmt: skip
+    DetrForObjectDetection(config).save_pretrained(without)
+    DetrImageProcessorPil(size={"shortest_edge": 32, "longest_edge": 48}).save_pretrained(without)
+    shutil.copytree(without, with_timm)
+    old = {"model_type": "detr", "architectures": ["DetrForObjectDetection"], "backbone": "resnet18"}
+    old |= {"use_timm_backbone": True, "use_pretrained_backbone": False}
+    (with_timm / "config.json").write_text(json.dumps(old))
+    branch = Repository(without, ("no_timm",))
+    hub.repositories["some/detr"] = Repository(with_timm, branches={"no_timm": branch})
+    hub.repositories["other/detr"] = Repository(with_timm)
+    answer, alone, pinned = ask(["some/detr", {}], ["other/detr", {}], ["some/detr", {"revision": "main"}], how="load")
+    assert answer[:2] == ["ok", branch.commit]
+    assert answer[2]["revision"] == "no_timm"
+    for other in (alone, pinned):
+        assert "needs the package timm" in other[1], "what was asked for is not silently replaced"
 
 
 def test_what_is_not_there_is_named(ask, hub):

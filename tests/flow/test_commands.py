@@ -1,0 +1,142 @@
+"""The smaller commands from outside: demo, labels match, models show, and what a person sees of a run."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from agent.cli import main
+from agent.commands.running import Progress
+from tests.support.material import make_image_task, picture_bytes
+
+
+def run(*args):
+    with pytest.raises(SystemExit) as ended:
+        main([str(arg) for arg in args])
+    return ended.value.code
+
+
+class TestDemo:
+    def test_finds_the_faces_of_the_portrait(self, tmp_path, capsys):
+        report, preview = tmp_path / "report.json", tmp_path / "pictures"
+        assert run("demo", "--report", report, "--preview", preview) == 0
+        values = json.loads(report.read_text())
+        assert values["frames"]["done"] == 4
+        assert values["annotations"]["face"] == 6, "one face in three pictures, three in the last"
+        printed = capsys.readouterr().out
+        assert f"read back   {sum(values['annotations'].values())} annotations" in printed
+        with Image.open(preview / "contact-sheet.jpg") as sheet:
+            assert sheet.width > 1000
+        assert len(list(preview.glob("task-*.jpg"))) == 4
+
+    def test_takes_pictures_of_ones_own(self, tmp_path):
+        folder = tmp_path / "mine"
+        folder.mkdir()
+        for number in range(2):
+            (folder / f"{number}.png").write_bytes(picture_bytes(number, "PNG"))
+        report = tmp_path / "report.json"
+        assert run("demo", "--images", folder, "--report", report, "--preview", tmp_path / "p") == 0
+        assert json.loads(report.read_text())["frames"]["total"] == 2
+
+    def test_a_folder_without_pictures_is_told(self, tmp_path, capsys):
+        assert run("demo", "--images", tmp_path) == 2
+        assert "got no pictures" in capsys.readouterr().err
+
+    def test_leaves_no_run_in_the_persons_ledger(self, tmp_path, capsys):
+        run("demo", "--preview", tmp_path)
+        capsys.readouterr()
+        assert run("runs", "list") == 0
+        assert "no runs yet" in capsys.readouterr().out
+
+
+class TestLabelsMatch:
+    def test_prints_the_match_and_what_is_dropped_and_why(self, sandbox, session, capsys):
+        task = make_image_task(session, count=1, labels=[{"name": "Faces"}, {"name": "lorry"}])
+        server = ("--server-host", sandbox.url, "--auth", "bot:secret")
+        assert run("labels", "match", "--task", task, "--model", "opencv:face", *server) == 0
+        printed = capsys.readouterr().out
+        assert "face" in printed
+        assert "Faces" in printed
+        assert "dropped" in printed
+        assert "lorry" in printed, "a label of the task that stays unused"
+
+    def test_nothing_that_matches_is_exit_2(self, sandbox, session, capsys):
+        task = make_image_task(session, count=1, labels=[{"name": "lorry"}])
+        server = ("--server-host", sandbox.url, "--auth", "bot:secret")
+        assert run("labels", "match", "--task", task, "--model", "opencv:face", *server) == 2
+        assert "--map" in capsys.readouterr().err
+
+    def test_a_request_mapping_shows(self, sandbox, session, capsys):
+        task = make_image_task(session, count=1, labels=[{"name": "lorry"}])
+        server = ("--server-host", sandbox.url, "--auth", "bot:secret")
+        args = (
+            "labels",
+            "match",
+            "--task",
+            task,
+            "--model",
+            "opencv:face",
+            "--map",
+            "face=lorry",
+            "--threshold",
+            "0.7",
+        )
+        assert run(*args, *server) == 0
+        assert "threshold 0.7" in capsys.readouterr().out
+
+
+class TestModelsShow:
+    def test_tells_kind_labels_and_source(self, capsys):
+        assert run("models", "show", "opencv:face") == 0
+        printed = capsys.readouterr().out
+        assert "detector" in printed
+        assert "face (rectangle), eye (rectangle)" in printed
+        assert "haarcascade" in printed
+
+    @pytest.mark.parametrize(
+        ("reference", "code"), [("opencv:nothing", 4), ("nope:x", 4), ("local:not-there.onnx", 4), ("yolo.onnx", 4)]
+    )
+    def test_a_model_that_cannot_be_had_is_one_clear_line(self, reference, code, capsys):
+        assert run("models", "show", reference) == code
+        said = capsys.readouterr().err
+        assert said.startswith("Error: ")
+        assert said.count("\n") == 1
+
+    def test_a_wrong_option_is_exit_2(self, capsys):
+        assert run("models", "show", "opencv:face", "-p", "size=3") == 2
+        assert "size" in capsys.readouterr().err
+
+
+class TestProgress:
+    @pytest.fixture
+    def now(self):
+        return [100.0]
+
+    def test_a_terminal_gets_a_bar_with_speed_and_remaining_time(self, now, capsys):
+        progress = Progress(clock=lambda: now[0], live=True)
+        progress.begin("abc", [])
+        progress.update(0, 100)
+        now[0] += 10
+        progress.update(50, 100)
+        progress.end()
+        said = capsys.readouterr().err
+        assert "50/100 frames, 5.0 frames/s, 0:10 left" in said
+        assert "[###############---------------]" in said
+
+    def test_elsewhere_a_plain_line_now_and_then(self, now, capsys):
+        progress = Progress(clock=lambda: now[0], live=False)
+        progress.begin("abc", [])
+        for done in range(100):
+            now[0] += 0.5
+            progress.update(done, 100)
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 5, "one in ten seconds"
+        assert all("\r" not in line and "frames/s" in line for line in lines)
+
+    def test_the_speed_of_a_resumed_run_is_its_own(self, now, capsys):
+        progress = Progress(clock=lambda: now[0], live=True)
+        progress.begin("abc", [])
+        progress.update(90, 100)
+        now[0] += 5
+        progress.update(95, 100)
+        assert "95/100 frames, 1.0 frames/s, 0:05 left" in capsys.readouterr().err
