@@ -294,6 +294,15 @@ class TestOutlines:
         exact = mask_to_polygons(Mask(bitmap), 0)
         assert share(bitmap, painted(exact, 120, 100)) > 0.995
 
+    def test_small_parts_keep_their_form(self):
+        y, x = np.mgrid[:12, :12]
+        disc = (x - 5.5) ** 2 + (y - 5.5) ** 2 <= 25
+        for tolerance, least in ((1, 0.9), (3, 0.75)):
+            (polygon,) = mask_to_polygons(Mask(disc), tolerance)
+            assert share(disc, painted([polygon], 12, 12)) > least
+        large = mask_to_polygons(Mask(np.kron(disc, np.ones((9, 9), bool))), 9)
+        assert len(large[0].points) < 30
+
     @given(st.integers(0, 2**32 - 1), st.floats(0.2, 0.9))
     @example(0, 0.5)
     @settings(max_examples=60, deadline=None)
