@@ -75,7 +75,7 @@ def _run(
             click.echo(f"a CVAT stand-in at {sandbox.url}, task {task}: {len(pictures)} pictures", err=True)
             options = Options(model=model, params=params, device=device, threshold=threshold, quality="original")
             target, ledger = Target("task", task), folder / "ledger.sqlite3"
-            code = run_annotation(server, target, options, preview=preview, report=report, ledger=ledger)
+            code = run_annotation(server, target, options, preview=preview, report=report, ledger=ledger, kept=False)
             click.echo(f"read back   {_count_stored(session, task)} annotations from the server")
     click.echo(f"pictures    {preview / 'contact-sheet.jpg'}")
     return code

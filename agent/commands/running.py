@@ -35,11 +35,15 @@ def run_annotation(
     preview: Path | None = None,
     report: Path | None = None,
     ledger: Path | None = None,
+    kept: bool = True,
 ) -> int:
-    """Annotates, shows how it goes, and returns the exit code."""
+    """Annotates, shows how it goes, and returns the exit code. `kept`: the ledger outlives this process."""
     from agent.runs import start
 
-    return watch_run(server, lambda around: start(target, options, around, dry_run=dry_run), preview, report, ledger)
+    def work(around: Surroundings) -> RunReport:
+        return start(target, options, around, dry_run=dry_run)
+
+    return watch_run(server, work, preview, report, ledger, kept)
 
 
 def resume_run(
@@ -57,6 +61,7 @@ def watch_run(
     preview: Path | None,
     report_file: Path | None,
     ledger: Path | None,
+    kept: bool = True,
 ) -> int:
     """Does the work with a progress display around it; the report is printed, and written where asked."""
     from agent.errors import RequestCancelled
@@ -82,7 +87,7 @@ def watch_run(
     progress.end()
     for line in report.lines():
         click.echo(line)
-    if report.run:
+    if report.run and kept:
         click.echo(f"run         {report.run} (`cvat-sidecar runs undo {report.run}` takes it back)")
     if report_file is not None:
         report_file.parent.mkdir(parents=True, exist_ok=True)
