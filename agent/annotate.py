@@ -35,7 +35,7 @@ def annotate(
     A frame that cannot be read, or on which the model fails, is skipped and reported; too many of them end the run
     with BadPrediction. RequestCancelled leaves through here when the lease ends; what was handed to the sink stays.
     """
-    flow = _Flow(plan, sink, report)
+    flow, names = _Flow(plan, sink, report), plan.label_names
     for batch, predictions in host.stream(flow.batches(frames, host.batch_size), plan.context):
         for part, found in zip(batch, check_predictions(predictions, batch, plan.model.labels), strict=True):
             place, frame = flow.in_hand.popleft()
@@ -44,9 +44,10 @@ def annotate(
                 continue
             with report.stage("encode"):
                 kept = flow.keep(found, part, place)
-                size = (frame.width, frame.height)
-                sink.add(*place, encode(kept, plan.match, frame.index, size, plan.output))
-            report.count(plan.match.targets[detection.label].label.name for detection in kept)
+                made = encode(kept, plan.match, frame.index, (frame.width, frame.height), plan.output)
+                sink.add(*place, made)
+            report.refused.update(made.left_out)
+            report.count(names[item["label_id"]] for item in (*made.tags, *made.shapes))
             if preview is not None:
                 preview.add(plan.work.task_id, frame, kept)
         lease.check_in(report.done, report.total)

@@ -59,6 +59,11 @@ class Plan:
         return f"task {self.work.task_id} {self.work.name!r}: {len(self.wanted)} frames{more}, {labels}"
 
     @property
+    def label_names(self) -> dict[int, str]:
+        """Label id -> name."""
+        return {label.id: label.name for label in self.work.labels}
+
+    @property
     def places(self) -> list[Place]:
         return [(job.id, frame) for job, frame in self.wanted]
 
@@ -87,7 +92,10 @@ def make_plans(
     selection = parse_selection(options.selection, options.seed)
     plans = []
     for part in work:
-        places = _as_before(part, chosen) if chosen is not None else _chosen(session, part, selection)
+        if chosen is not None:
+            places = _as_before(part, chosen)
+        else:
+            places = _chosen(session, part, selection, alone=len(work) == 1)
         wanted = [(job, frame) for job, frame in places if (job.id, frame) not in finished]
         plans.append(_plan(session, part, wanted, len(places) - len(wanted), options, model, ledger, run))
     if not any(plan.wanted or plan.earlier for plan in plans):
@@ -131,13 +139,18 @@ def _plan(
     )
 
 
-def _chosen(session: Session, part: TaskWork, selection: Selection) -> list[tuple[JobWork, int]]:
+def _chosen(session: Session, part: TaskWork, selection: Selection, *, alone: bool) -> list[tuple[JobWork, int]]:
     occupied: set[int] = set()
     if selection.needs_occupied:
         for job in part.jobs:
             occupied |= occupied_frames(get_annotations(session, job.id), job.stop)
     every = sorted({frame for job in part.jobs for frame in job.frames})
-    picked = set(selection.choose(every, occupied))
+    try:
+        picked = set(selection.choose(every, occupied))
+    except BadRequest:
+        if alone:
+            raise
+        picked = set()  # a range may lie beyond the shorter tasks of a project
     return [(job, frame) for job in part.jobs for frame in job.frames if frame in picked]
 
 

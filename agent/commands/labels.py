@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from agent.commands.options import model_options, model_params, server_options, server_settings
-
-if TYPE_CHECKING:
-    from agent.labels import LabelMatch
 
 
 @click.group("labels")
@@ -47,24 +44,5 @@ def match(**values: Any) -> None:
     for part in work:
         click.echo(f"task {part.task_id} {part.name!r}")
         found = match_labels(model.labels, part.labels, request=request, label_map=label_map)
-        for line in _lines(found, values["threshold"], model.default_threshold):
+        for line in found.lines(found.thresholds(values["threshold"], model.default_threshold)):
             click.echo(f"  {line}")
-
-
-def _lines(found: LabelMatch, request: float | None, default: float) -> list[str]:
-    thresholds = found.thresholds(request, default)
-    rows = [(name, target.label.name, target) for name, target in found.targets.items()]
-    width = max([len(name) for name, _, _ in rows] + [len(dropped.name) for dropped in found.dropped])
-    lines = []
-    for name, task_label, target in rows:
-        more = f", attributes {', '.join(target.attributes)}" if target.attributes else ""
-        lines.append(
-            f"{name:<{width}}  ->  {task_label} ({target.label.type}), {target.how},"
-            f" threshold {thresholds.of(name):g}{more}"
-        )
-    for dropped in found.dropped:
-        advice = f"; did you mean {' or '.join(map(repr, dropped.suggestions))}?" if dropped.suggestions else ""
-        lines.append(f"{dropped.name:<{width}}  dropped: {dropped.reason}{advice}")
-    if found.unused:
-        lines.append(f"labels of the task that stay unused: {', '.join(label.name for label in found.unused)}")
-    return lines
