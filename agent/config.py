@@ -35,7 +35,7 @@ class ServerSettings:
     verify_ssl: bool = True
     ca_file: Path | None = None
     timeout: float = 60.0
-    """Seconds that one call may take."""
+    """Seconds that the server may be silent within a call; a call may take ten times that in all."""
     retries: int = 6
     """How often a call that may be repeated is tried again."""
 

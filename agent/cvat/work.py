@@ -5,6 +5,7 @@ Job endpoints first: somebody who is only the assignee of a job gets 403 on ever
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -14,6 +15,8 @@ from agent.cvat.session import Session
 from agent.domain import TaskAttribute, TaskLabel
 from agent.errors import BadRequest, ServerRefused
 from agent.options import Target
+
+log = logging.getLogger(__name__)
 
 PAGE_SIZE = 500
 
@@ -89,8 +92,7 @@ def find_work(
         rows = [row for row in listed if _wanted(row, ground_truth)]
         if not rows:
             raise _nothing(session, target)
-    for row in rows:
-        _refuse_other_media(row)
+    rows = _with_pictures(rows, target)
     by_task: dict[int, list[dict[str, Any]]] = {}
     for row in sorted(rows, key=lambda row: (row["task_id"], row["start_frame"], row["id"])):
         by_task.setdefault(row["task_id"], []).append(row)
@@ -121,11 +123,21 @@ def _nothing(session: Session, target: Target) -> BadRequest:
     return BadRequest(f"{target}: it has no annotation jobs (ground truth jobs count if --ground-truth is given)")
 
 
-def _refuse_other_media(row: Mapping[str, Any]) -> None:
+def _with_pictures(rows: list[dict[str, Any]], target: Target) -> list[dict[str, Any]]:
+    """The jobs that have something to look at. Other tasks of a project do not keep those from being annotated."""
+    other = {row["task_id"]: kind for row in rows if (kind := _media(row)) not in ("image", "video")}
+    if target.kind != "project" or len(other) == len({row["task_id"] for row in rows}):
+        for task, kind in other.items():
+            what = "it" if target.kind == "task" else f"task {task}"
+            raise BadRequest(f"{target}: {what} holds {kind} data, allowed: pictures and video")
+    for task, kind in other.items():
+        log.warning("%s: task %d is left out, it holds %s data", target, task, kind)
+    return [row for row in rows if row["task_id"] not in other]
+
+
+def _media(row: Mapping[str, Any]) -> str:
     # Servers before audio tasks came do not tell the media type.
-    kind = "3D" if row.get("dimension") == "3d" else row.get("media_type") or "image"
-    if kind not in ("image", "video"):
-        raise BadRequest(f"job {row['id']}: its task holds {kind} data, allowed: pictures and video")
+    return "3D" if row.get("dimension") == "3d" else row.get("media_type") or "image"
 
 
 def _task_work(session: Session, task_id: int, rows: list[dict[str, Any]], honeypots: bool) -> TaskWork:
