@@ -1,20 +1,19 @@
-"""A CVAT auto-annotation function that waits like a GPU would: it finds one box a frame and uses no processor time."""
+"""An adapter whose model waits like a GPU would: `sleep:0.02` takes 20 ms a frame and no processor time."""
 
 import time
 
-import cvat_sdk.auto_annotation as cvataa
+from agent.contract import Context, Detection, Frame, Label, Rectangle
 
 
 class Sleeper:
-    spec = cvataa.DetectionFunctionSpec(labels=[cvataa.label_spec("thing", 0, type="rectangle")])
+    def __init__(self, name: str, *, device: str, batch_size: int = 4) -> None:
+        self.labels = [Label("thing", "rectangle")]
+        self.batch_size = batch_size
+        self._seconds = float(name)
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-
-    def detect(self, context, image):
-        time.sleep(self._seconds)
-        return [cvataa.rectangle(0, [10, 10, image.width / 2, image.height / 2])]
+    def detect(self, frames: list[Frame], context: Context) -> list[list[Detection]]:
+        time.sleep(self._seconds * len(frames))
+        return [[Detection("thing", Rectangle(10, 10, f.width / 2, f.height / 2), 0.9)] for f in frames]
 
 
-def create(seconds: float = 0.02) -> Sleeper:
-    return Sleeper(seconds)
+load = Sleeper
