@@ -149,18 +149,7 @@ class Bench:
     def annotate(self, task: str, model: str) -> tuple[dict, int]:
         """(report, peak memory in KiB) of a run with the sleeping model."""
         report = self.folder / "report.json"
-        model = f"cvat:{HERE / 'sleeper.py'}"
-        command = [
-            *self.sidecar("annotate"),
-            "--task",
-            task,
-            "--model",
-            model,
-            "-p",
-            param,
-            "--report",
-            str(report),
-        ]
+        command = [*self.sidecar("annotate"), "--task", task, "--model", model, "--report", str(report)]
         _, peak = self.run(command)
         return json.loads(report.read_text()), peak
 
