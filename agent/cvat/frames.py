@@ -19,7 +19,7 @@ __all__ = ["BadFrame", "ChunkFrames", "fetch_frame"]
 
 log = logging.getLogger(__name__)
 
-AHEAD_BYTES = 256 * 2**20
+AHEAD_BYTES = 128 * 2**20
 """How much decoded pictures may take that nobody has asked for yet."""
 LATER_SHARE = 0.75
 """What of it chunks may take that are not being read yet: the one that is read needs room to stay ahead."""
