@@ -7,143 +7,25 @@ and a last time when what it replaces is gone (`done`).
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import secrets
 import sqlite3
-import threading
-import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from agent.errors import BadRequest, ConfigError
+from agent.errors import BadRequest
+from agent.ledger_file import LedgerFile, default_path
+from agent.run_records import Made, RunRecord, Upload, pack, unpack
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS runs (
-    id TEXT PRIMARY KEY, created TEXT NOT NULL, updated TEXT NOT NULL, status TEXT NOT NULL,
-    server TEXT NOT NULL, user TEXT NOT NULL, target TEXT NOT NULL, model TEXT NOT NULL, model_version TEXT NOT NULL,
-    options TEXT NOT NULL, frames TEXT NOT NULL, report TEXT NOT NULL DEFAULT '{}');
-CREATE TABLE IF NOT EXISTS uploads (
-    run TEXT NOT NULL REFERENCES runs(id), number INTEGER NOT NULL, job INTEGER NOT NULL, frames TEXT NOT NULL,
-    payload BLOB NOT NULL, above TEXT NOT NULL, removes TEXT NOT NULL, state TEXT NOT NULL,
-    resent INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (run, number));
-CREATE TABLE IF NOT EXISTS objects (
-    run TEXT NOT NULL, upload INTEGER NOT NULL, position INTEGER NOT NULL, kind TEXT NOT NULL, job INTEGER NOT NULL,
-    server_id INTEGER NOT NULL, PRIMARY KEY (run, upload, kind, position));
-CREATE INDEX IF NOT EXISTS objects_by_job ON objects (job);
-CREATE TABLE IF NOT EXISTS skipped (
-    run TEXT NOT NULL, job INTEGER NOT NULL, frame INTEGER NOT NULL, reason TEXT NOT NULL,
-    PRIMARY KEY (run, job, frame));
-"""
-VERSION = 1
+__all__ = ["KINDS", "Ledger", "Made", "RunRecord", "Upload", "default_path"]
+
 KINDS = ("tags", "shapes", "tracks")
 
 
-@dataclass(frozen=True, slots=True)
-class RunRecord:
-    """One row of the ledger. `status`: running, interrupted, failed, done, undone."""
-
-    id: str
-    created: str
-    updated: str
-    status: str
-    server: str
-    user: str
-    target: str
-    model: str
-    model_version: str
-    options: Mapping[str, Any]
-    frames: Mapping[int, tuple[int, ...]]
-    """The frames that the run is to annotate, by job."""
-    report: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Upload:
-    """One create call: `payload` as sent, `above` the highest id of each kind that the job had before."""
-
-    run: str
-    number: int
-    job: int
-    frames: tuple[int, ...]
-    payload: Mapping[str, list[dict[str, Any]]]
-    above: Mapping[str, int]
-    removes: tuple[tuple[str, int], ...]
-    """(kind, server id) of what goes away once the new annotations are there."""
-    state: str
-    resent: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Made:
-    """An object that a run made: where it is, and its content as it was sent."""
-
-    run: str
-    job: int
-    kind: str
-    server_id: int
-    sent: Mapping[str, Any]
-
-
-def default_path() -> Path:
-    """The ledger's place where nothing else is said."""
-    if place := os.environ.get("CVAT_SIDECAR_LEDGER"):
-        return Path(place)
-    state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-    return Path(state).expanduser() / "cvat-sidecar" / "ledger.sqlite3"
-
-
-class Ledger:
-    """The runs of this machine, whatever server they went to. Safe to use from several threads and processes."""
-
-    def __init__(self, path: Path | None = None) -> None:
-        self.path = path or default_path()
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=30)
-            self._db.row_factory = sqlite3.Row
-            self._open()
-        except (sqlite3.Error, OSError) as error:
-            raise ConfigError(f"ledger: cannot use {self.path}: {error}") from error
-        self._lock = threading.RLock()
-
-    def _open(self) -> None:
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=FULL")
-        (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version > VERSION:
-            raise ConfigError(f"ledger: {self.path} was written by a newer cvat-sidecar (form {version})")
-        self._db.executescript(SCHEMA)
-        self._db.execute(f"PRAGMA user_version={VERSION}")
-
-    def close(self) -> None:
-        self._db.close()
-
-    def __enter__(self) -> Ledger:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    @contextmanager
-    def _change(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
-            self._db.execute("COMMIT")
-
-    def _rows(self, query: str, *values: object) -> list[sqlite3.Row]:
-        with self._lock:
-            return self._db.execute(query, values).fetchall()
+class Ledger(LedgerFile):
+    """The runs of this machine, whatever server they went to."""
 
     # ------------------------------------------------------------------ runs
 
@@ -176,9 +58,10 @@ class Ledger:
                 (status, json.dumps(report), _now(), run),
             )
 
-    def runs(self) -> list[RunRecord]:
-        """All runs, the newest first."""
-        return [_record(row) for row in self._rows("SELECT * FROM runs ORDER BY created DESC, rowid DESC")]
+    def runs(self, limit: int = -1) -> list[RunRecord]:
+        """The runs, the newest first; the last `limit` of them."""
+        rows = self._rows("SELECT * FROM runs ORDER BY created DESC, rowid DESC LIMIT ?", limit)
+        return [RunRecord.of(row) for row in rows]
 
     def run(self, run: str) -> RunRecord:
         """A run by its id or an unambiguous beginning of it; BadRequest when there is none."""
@@ -186,21 +69,7 @@ class Ledger:
         if len(rows) != 1:
             what = "no run" if not rows else f"{len(rows)} runs"
             raise BadRequest(f"run {run!r}: {what} of that id in {self.path}; see `cvat-sidecar runs list`")
-        return _record(rows[0])
-
-    @contextmanager
-    def hold(self, run: str) -> Iterator[None]:
-        """Keeps other processes of this machine from working on the run; a killed process lets go of it."""
-        path = self.path.with_name(f"{self.path.name}.{run}.lock")
-        with path.open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise BadRequest(f"run {run}: another process is working on it") from error
-            try:
-                yield
-            finally:
-                path.unlink(missing_ok=True)
+        return RunRecord.of(rows[0])
 
     # --------------------------------------------------------------- uploads
 
@@ -214,7 +83,7 @@ class Ledger:
         removes: Iterable[tuple[str, int]],
     ) -> Upload:
         """Writes down what is about to be sent."""
-        blob, removes = zlib.compress(json.dumps(payload).encode(), 3), tuple(removes)
+        blob, removes = pack(payload), tuple(removes)
         with self._change() as db:
             (number,) = db.execute("SELECT COALESCE(MAX(number), 0) + 1 FROM uploads WHERE run = ?", (run,)).fetchone()
             db.execute(
@@ -241,31 +110,47 @@ class Ledger:
             db.executemany("INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?, ?, ?)", rows)
             self._set_state(db, upload, "created")
 
-    def mark_done(self, upload: Upload) -> None:
+    def mark_done(self, upload: Upload, removed: Iterable[tuple[str, int]] = ()) -> None:
+        """Ends an upload; what it `removed` is nobody's any more."""
         with self._change() as db:
             self._set_state(db, upload, "done")
+            _forget(db, upload.run, upload.job, removed)
 
     def forget_upload(self, upload: Upload) -> None:
         """Takes back an upload that the server refused: nothing of it is there."""
         with self._change() as db:
             db.execute("DELETE FROM uploads WHERE run = ? AND number = ?", (upload.run, upload.number))
 
-    def uploads(self, run: str, job: int | None = None) -> list[Upload]:
-        """The run's uploads in the order in which they were sent."""
-        where = "" if job is None else " AND job = ?"
-        values = (run,) if job is None else (run, job)
-        return [
-            _upload(row) for row in self._rows(f"SELECT * FROM uploads WHERE run = ?{where} ORDER BY number", *values)
-        ]
+    def uploads(self, run: str, job: int | None = None, *, unsettled: bool = False) -> list[Upload]:
+        """The run's uploads in the order in which they were sent; `unsettled`: those that need another look."""
+        rows = self._rows(
+            "SELECT * FROM uploads WHERE run = ?1 AND (?2 IS NULL OR job = ?2)"
+            " AND (NOT ?3 OR resent OR state != 'done') ORDER BY number",
+            run, job, unsettled,
+        )  # fmt: skip
+        return [Upload.of(row) for row in rows]
+
+    def jobs(self, run: str) -> list[int]:
+        """The jobs that the run has sent something to."""
+        return [row["job"] for row in self._rows("SELECT DISTINCT job FROM uploads WHERE run = ? ORDER BY job", run)]
+
+    def label_counts(self, run: str, job: int) -> Counter[int]:
+        """How many annotations the run has sent to a job, by label id."""
+        counts = Counter[int]()
+        # One by one: all payloads of a long run would fill the memory.
+        for row in self._rows("SELECT number FROM uploads WHERE run = ? AND job = ?", run, job):
+            counts.update(item["label_id"] for items in self._payload(run, row["number"]).values() for item in items)
+        return counts
 
     def made(self, *, job: int | None = None, run: str | None = None, server: str | None = None) -> list[Made]:
-        """What runs made: of a job (of one server), or of a run."""
+        """What runs made, and neither a later run nor an undo has removed: of a job (of one server), or of a run."""
+        given = [("o.job = ?", job), ("o.run = ?", run), ("r.server = ?", server)]
+        wanted = [(condition, value) for condition, value in given if value is not None]
         rows = self._rows(
-            "SELECT o.* FROM objects o JOIN runs r ON r.id = o.run WHERE (?1 IS NULL OR o.job = ?1)"
-            " AND (?2 IS NULL OR o.run = ?2) AND (?3 IS NULL OR r.server = ?3)"
+            f"SELECT o.* FROM objects o JOIN runs r ON r.id = o.run WHERE {' AND '.join(c for c, _ in wanted)}"
             " ORDER BY o.run, o.upload, o.kind, o.position",
-            job, run, server,
-        )  # fmt: skip
+            *(value for _, value in wanted),
+        )
         found, open_upload, payload = [], None, {}
         for row in rows:
             if open_upload != (row["run"], row["upload"]):
@@ -275,18 +160,27 @@ class Ledger:
             found.append(Made(row["run"], row["job"], row["kind"], row["server_id"], sent))
         return found
 
+    def made_counts(self, run: str) -> dict[str, int]:
+        """How many objects of each kind `made` would tell of."""
+        rows = self._rows("SELECT kind, COUNT(*) AS count FROM objects WHERE run = ? GROUP BY kind", run)
+        return dict.fromkeys(KINDS, 0) | {row["kind"]: row["count"] for row in rows}
+
     def known_ids(self, job: int, server: str) -> set[tuple[str, int]]:
-        """(kind, server id) of all that runs are known to have made in a job."""
+        """(kind, server id) of all that runs are known to have made in a job, as far as it was not removed."""
         rows = self._rows(
             "SELECT kind, server_id FROM objects o JOIN runs r ON r.id = o.run WHERE o.job = ? AND r.server = ?",
             job, server,
         )  # fmt: skip
         return {(row["kind"], row["server_id"]) for row in rows}
 
+    def forget_made(self, run: str, job: int, ids: Iterable[tuple[str, int]]) -> None:
+        """Takes note that these (kind, server id) of a job are gone: nothing like them is ours any more."""
+        with self._change() as db:
+            _forget(db, run, job, ids)
+
     def _payload(self, run: str, number: int) -> dict[str, list[dict[str, Any]]]:
         (row,) = self._rows("SELECT payload FROM uploads WHERE run = ? AND number = ?", run, number)
-        payload: dict[str, list[dict[str, Any]]] = json.loads(zlib.decompress(row["payload"]))
-        return payload
+        return unpack(row["payload"])
 
     @staticmethod
     def _set_state(db: sqlite3.Connection, upload: Upload, state: str) -> None:
@@ -311,30 +205,14 @@ class Ledger:
         return done
 
 
+def _forget(db: sqlite3.Connection, run: str, job: int, ids: Iterable[tuple[str, int]]) -> None:
+    """Deletes objects of the run's server, whichever run made them."""
+    db.executemany(
+        "DELETE FROM objects WHERE job = ? AND kind = ? AND server_id = ? AND run IN"
+        " (SELECT id FROM runs WHERE server = (SELECT server FROM runs WHERE id = ?))",
+        [(job, kind, number, run) for kind, number in ids],
+    )
+
+
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def _record(row: sqlite3.Row) -> RunRecord:
-    values = dict(row)
-    frames = {int(job): tuple(numbers) for job, numbers in json.loads(values["frames"]).items()}
-    parsed = {
-        "options": json.loads(values["options"]),
-        "report": json.loads(values["report"]),
-        "frames": frames,
-    }
-    return RunRecord(**{**values, **parsed})
-
-
-def _upload(row: sqlite3.Row) -> Upload:
-    return Upload(
-        run=row["run"],
-        number=row["number"],
-        job=row["job"],
-        frames=tuple(json.loads(row["frames"])),
-        payload=json.loads(zlib.decompress(row["payload"])),
-        above=json.loads(row["above"]),
-        removes=tuple((kind, server_id) for kind, server_id in json.loads(row["removes"])),
-        state=row["state"],
-        resent=bool(row["resent"]),
-    )

@@ -28,14 +28,30 @@ LONGEST_WAIT = 60.0
 
 
 class JobUploads:
-    """The uploads of one run to one job."""
+    """The uploads of one run to one job.
 
-    def __init__(self, session: Session, ledger: Ledger, run: str, job: int, *, wait: Callable[[float], None]) -> None:
+    `wait` may raise to end the waiting for a server that does not answer; a resumed run then looks what arrived.
+    `keep_changed`: of what is to be replaced, what a person has changed meanwhile stays.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        ledger: Ledger,
+        run: str,
+        job: int,
+        *,
+        wait: Callable[[float], None],
+        keep_changed: bool = False,
+    ) -> None:
         self._session = session
         self._ledger = ledger
         self._run = run
         self._job = self.job = job
         self._wait = wait
+        self._keep_changed = keep_changed
+        self.removed = 0
+        """How many annotations were replaced."""
         self._above: dict[str, int] | None = None
         self._resent: dict[int, Upload] = {}
 
@@ -47,9 +63,7 @@ class JobUploads:
 
     def recover(self) -> None:
         """Brings uploads to their end that an earlier process of this run did not."""
-        for upload in self._ledger.uploads(self._run, self._job):
-            if upload.resent:
-                self._resent[upload.number] = upload
+        for upload in self._unsettled():
             if upload.state == "sending":
                 self._bring(upload, sent_before=True)
             elif upload.state == "created":
@@ -57,9 +71,7 @@ class JobUploads:
 
     def adopt(self) -> None:
         """Finds out what became of uploads that were never answered, and sends nothing; before a run is undone."""
-        for upload in self._ledger.uploads(self._run, self._job):
-            if upload.resent:
-                self._resent[upload.number] = upload
+        for upload in self._unsettled():
             if upload.state != "sending":
                 continue
             if (found := self._arrived(upload)) is None:
@@ -86,6 +98,11 @@ class JobUploads:
 
     # ------------------------------------------------------------------ steps
 
+    def _unsettled(self) -> list[Upload]:
+        uploads = self._ledger.uploads(self._run, self._job, unsettled=True)
+        self._resent |= {upload.number: upload for upload in uploads if upload.resent}
+        return uploads
+
     def _bring(self, upload: Upload, *, sent_before: bool) -> None:
         ids = self._create(upload, sent_before=sent_before) if any(upload.payload.values()) else {}
         self._note_highest(ids)
@@ -93,9 +110,25 @@ class JobUploads:
         self._finish(upload)
 
     def _finish(self, upload: Upload) -> None:
-        if upload.removes:
-            remove_ids(self._session, self._job, set(upload.removes))
-        self._ledger.mark_done(upload)
+        self._ledger.mark_done(upload, self._remove(set(upload.removes)) if upload.removes else ())
+
+    def _remove(self, ids: Collection[tuple[str, int]]) -> Collection[tuple[str, int]]:
+        """Deletes the job's annotations with these (kind, id), and tells which of them are there no more."""
+        stored = get_annotations(self._session, self._job)
+        leaving: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
+        kept = set()
+        for kind in KINDS:
+            for item in stored.get(kind, ()):
+                if (kind, item["id"]) not in ids:
+                    continue
+                if self._keep_changed and item.get("source") != "auto":
+                    kept.add((kind, item["id"]))
+                else:
+                    leaving[kind].append(item)
+        if count := sum(map(len, leaving.values())):
+            delete(self._session, self._job, leaving)
+            self.removed += count
+        return set(ids) - kept
 
     def _create(self, upload: Upload, *, sent_before: bool) -> Mapping[str, Sequence[int | None]]:
         """The ids of the upload's annotations, which are on the server exactly once afterwards."""
@@ -108,16 +141,20 @@ class JobUploads:
                 self._resent[upload.number] = upload
             try:
                 answer = create(self._session, self._job, upload.payload)
-            except ServerRefused:
-                self._ledger.forget_upload(upload)
-                raise
-            except ServerUnavailable as error:
-                if attempt == ATTEMPTS - 1:
+                return ids_in_order(upload.payload, answer)
+            except ServerRefused as error:
+                if not 200 <= error.status < 300:
+                    self._ledger.forget_upload(upload)
                     raise
-                sent_before, may_go_on = sent_before or error.maybe_done, error.may_go_on
-                self._wait(min(error.retry_after or 0.25 * 2**attempt, LONGEST_WAIT))
-                continue
-            return ids_in_order(upload.payload, answer)
+                # Done, as its status says, and answered by something that cannot be read: a lost answer.
+                lost = ServerUnavailable(str(error))
+                lost.__cause__ = error
+            except ServerUnavailable as error:
+                lost = error
+            if attempt == ATTEMPTS - 1:
+                raise lost
+            sent_before, may_go_on = sent_before or lost.maybe_done, lost.may_go_on
+            self._wait(min(lost.retry_after or 0.25 * 2**attempt, LONGEST_WAIT))
         raise AssertionError("the last attempt returns or raises")
 
     def _arrived(self, upload: Upload, may_go_on: bool = True) -> Mapping[str, Sequence[int | None]] | None:
@@ -169,7 +206,8 @@ def find_sent(
 
 def _take(candidates: list[dict[str, Any]], sent: Mapping[str, Any]) -> dict[str, Any] | None:
     for position, item in enumerate(candidates):
-        if same_content(sent, item):
+        # A person may set the very same tag; the source tells it from ours.
+        if item.get("source") == sent.get("source") and same_content(sent, item):
             return candidates.pop(position)
     return None
 
@@ -185,43 +223,30 @@ def ids_in_order(payload: Annotations, answer: Annotations) -> dict[str, list[in
     return ids
 
 
-def remove_ids(session: Session, job: int, ids: Collection[tuple[str, int]]) -> int:
-    """Deletes the job's annotations with these (kind, id); those that are gone already do not matter."""
-    stored = get_annotations(session, job)
-    there = {kind: [item for item in stored.get(kind, ()) if (kind, item["id"]) in ids] for kind in KINDS}
-    if any(there.values()):
-        delete(session, job, there)
-    return sum(map(len, there.values()))
-
-
-def untouched(made: Iterable[Made], stored: Annotations) -> tuple[dict[str, list[dict[str, Any]]], int]:
-    """What of our objects is still as we made it (stored items by kind), and how many somebody has changed.
+def untouched(
+    made: Iterable[Made], stored: Annotations, known: Collection[tuple[str, int]]
+) -> tuple[dict[str, list[dict[str, Any]]], list[Made]]:
+    """What of our objects is still as we made it (stored items by kind), and those that somebody has changed.
 
     CVAT's editor sets the source of what a person changes to "semi-auto". A client that replaces all annotations of a
-    job gives each a new id; then our content under an unknown id, still "auto", is ours.
+    job gives each a new id; then our content under an id that is not `known` to be any run's, still "auto", is ours.
     """
     by_id = {(kind, item["id"]): item for kind in KINDS for item in stored.get(kind, ())}
-    left, changed, lost = {kind: list[dict[str, Any]]() for kind in KINDS}, 0, []
-    claimed: set[tuple[str, int]] = set()
+    left: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
+    changed, lost = [], []
     for item in made:
         there = by_id.get((item.kind, item.server_id))
         if there is None:
             lost.append(item)
-            continue
-        claimed.add((item.kind, item.server_id))
-        if _is_ours(item.sent, there):
+        elif there.get("source") == "auto" and same_content(item.sent, there):
             left[item.kind].append(there)
         else:
-            changed += 1
+            changed.append(item)
     strangers: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for (kind, number), stranger in by_id.items():
-        if (kind, number) not in claimed and stranger.get("source") == "auto":
+        if (kind, number) not in known and stranger.get("source") == "auto":
             strangers.setdefault((kind, content_key(stranger)), []).append(stranger)
     for item in lost:
         if (found := _take(strangers.get((item.kind, content_key(item.sent)), []), item.sent)) is not None:
             left[item.kind].append(found)
     return left, changed
-
-
-def _is_ours(sent: Mapping[str, Any], stored: Mapping[str, Any]) -> bool:
-    return stored.get("source") == "auto" and same_content(sent, stored)

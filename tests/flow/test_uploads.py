@@ -5,7 +5,7 @@ import pytest
 from agent.cvat.annotations_api import create, get_annotations
 from agent.cvat.uploads import JobUploads
 from agent.cvat.work import find_work
-from agent.errors import ServerRefused, ServerUnavailable
+from agent.errors import BadRequest, ServerRefused, ServerUnavailable
 from agent.ledger import Ledger
 from agent.options import Target
 from agent.undo import undo_run
@@ -50,8 +50,8 @@ def begin(ledger, session):
     )
 
 
-def uploads(session, ledger, run, job, waits=None):
-    return JobUploads(session, ledger, run, job.id, wait=(waits if waits is not None else []).append)
+def uploads(session, ledger, run, job, waits=None, **more):
+    return JobUploads(session, ledger, run, job.id, wait=(waits if waits is not None else []).append, **more)
 
 
 def count(session, job):
@@ -171,6 +171,43 @@ def test_a_twin_that_arrives_late_is_removed(session, ledger, job):
     }
 
 
+def test_a_tag_that_a_person_sets_meanwhile_is_not_taken_for_ours(sandbox, session, ledger, job):
+    run = begin(ledger, session)
+    tags = {**job.payload(1), "shapes": []}
+    ledger.write_upload(run, job.id, [1], tags, {}, [])
+    create(session, job.id, {"tags": [{**tags["tags"][0], "source": "manual"}]})
+    sender = uploads(session, ledger, run, job)
+    sender.recover()
+    sender.settle()
+    assert sorted(tag["source"] for tag in get_annotations(session, job.id)["tags"]) == ["auto", "manual"]
+
+
+def test_an_answer_that_is_no_json_is_a_lost_answer(sandbox, session, ledger, job):
+    run = begin(ledger, session)
+    sandbox.faults.add(**CREATE, status=200, body=b"<html>welcome</html>", when="after")
+    uploads(session, ledger, run, job).add([0], job.payload(0))
+    assert count(session, job) == (1, 1)
+    assert len(ledger.made(run=run)) == 2
+
+
+def test_what_a_person_has_changed_meanwhile_is_not_replaced(session, ledger, job):
+    old = begin(ledger, session)
+    uploads(session, ledger, old, job).add([0, 1], job.payload(0, 1))
+    replaced = [(made.kind, made.server_id) for made in ledger.made(run=old)]
+    change_a_shape(session, job)
+    sender = uploads(session, ledger, begin(ledger, session), job, keep_changed=True)
+    sender.add([0, 1], job.payload(0, 1, left=1.0), replaced)
+    assert sender.removed == 3
+    assert sorted(s["points"][0] for s in get_annotations(session, job.id)["shapes"]) == [0.0, 1.0, 1.0]
+
+
+def change_a_shape(session, job):
+    """As CVAT's editor does it."""
+    shape = get_annotations(session, job.id)["shapes"][0]
+    moved = {**shape, "points": [0, 0, 5, 5], "source": "semi-auto"}
+    session.request("PATCH", f"/api/jobs/{job.id}/annotations", query={"action": "update"}, body={"shapes": [moved]})
+
+
 class TestUndo:
     def test_takes_back_what_the_run_made_and_nothing_else(self, sandbox, session, ledger, job):
         create(session, job.id, job.payload(0, 1))
@@ -185,11 +222,7 @@ class TestUndo:
     def test_keeps_what_a_person_has_changed(self, session, ledger, job):
         run = begin(ledger, session)
         uploads(session, ledger, run, job).add([0, 1], job.payload(0, 1))
-        shape = get_annotations(session, job.id)["shapes"][0]
-        moved = {**shape, "points": [0, 0, 5, 5], "source": "semi-auto"}
-        session.request(
-            "PATCH", f"/api/jobs/{job.id}/annotations", query={"action": "update"}, body={"shapes": [moved]}
-        )
+        change_a_shape(session, job)
         result = undo_run(run, session.settings, ledger.path)
         assert (result.removed, result.changed) == (3, 1)
         assert [s["points"] for s in get_annotations(session, job.id)["shapes"]] == [[0, 0, 5, 5]]
@@ -197,11 +230,7 @@ class TestUndo:
     def test_removes_what_was_changed_when_told_to(self, session, ledger, job):
         run = begin(ledger, session)
         uploads(session, ledger, run, job).add([0], job.payload(0))
-        shape = get_annotations(session, job.id)["shapes"][0]
-        moved = {**shape, "points": [0, 0, 5, 5], "source": "semi-auto"}
-        session.request(
-            "PATCH", f"/api/jobs/{job.id}/annotations", query={"action": "update"}, body={"shapes": [moved]}
-        )
+        change_a_shape(session, job)
         assert undo_run(run, session.settings, ledger.path, changed_too=True).removed == 2
         assert count(session, job) == (0, 0)
 
@@ -227,3 +256,45 @@ class TestUndo:
             create(session, job.id, payload)
         assert undo_run(run, session.settings, ledger.path).removed == (2 if arrived else 0)
         assert count(session, job) == (0, 0)
+
+    def test_leaves_equal_annotations_of_another_run_alone(self, session, ledger, job):
+        """The other run's are not ours under new ids, although they say the same."""
+        first, second = begin(ledger, session), begin(ledger, session)
+        uploads(session, ledger, first, job).add([0], job.payload(0))
+        own = {item.server_id for item in ledger.made(run=first) if item.kind == "shapes"}
+        uploads(session, ledger, second, job).add([0], job.payload(0))
+        stored = get_annotations(session, job.id)
+        mine = [shape for shape in stored["shapes"] if shape["id"] in own]
+        session.request(
+            "PATCH", f"/api/jobs/{job.id}/annotations", query={"action": "delete"}, body={"shapes": mine}
+        )  # fmt: skip
+        assert undo_run(first, session.settings, ledger.path).removed == 1
+        assert count(session, job) == (1, 1)
+
+    def test_takes_nothing_back_that_a_later_run_has_replaced(self, session, ledger, job):
+        first, second = begin(ledger, session), begin(ledger, session)
+        uploads(session, ledger, first, job).add([0], job.payload(0))
+        replaced = [(made.kind, made.server_id) for made in ledger.made(run=first)]
+        uploads(session, ledger, second, job).add([0], job.payload(0), replaced)
+        stored = get_annotations(session, job.id)
+        session.request("PUT", f"/api/jobs/{job.id}/annotations", body={**stored, "version": 0})
+        assert undo_run(first, session.settings, ledger.path).removed == 0
+        assert count(session, job) == (1, 1)
+
+    def test_can_go_on_to_what_was_changed(self, session, ledger, job):
+        run = begin(ledger, session)
+        uploads(session, ledger, run, job).add([0], job.payload(0))
+        change_a_shape(session, job)
+        assert undo_run(run, session.settings, ledger.path).changed == 1
+        with pytest.raises(BadRequest, match="undone already"):
+            undo_run(run, session.settings, ledger.path)
+        assert undo_run(run, session.settings, ledger.path, changed_too=True).removed == 1
+        assert count(session, job) == (0, 0)
+
+    def test_copes_with_a_job_that_is_gone(self, session, ledger, job):
+        run = begin(ledger, session)
+        uploads(session, ledger, run, job).add([0], job.payload(0))
+        ledger.write_upload(run, job.id, [1], job.payload(1), {}, [])
+        session.request("DELETE", f"/api/tasks/{job.task}")
+        assert undo_run(run, session.settings, ledger.path).jobs_gone == 1
+        assert ledger.run(run).status == "undone"

@@ -1,0 +1,130 @@
+"""The SQLite file under the ledger: opened, changed by whole transactions, and the lock that goes with each run."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+from agent.errors import BadRequest, ConfigError
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS runs (
+    id TEXT PRIMARY KEY, created TEXT NOT NULL, updated TEXT NOT NULL, status TEXT NOT NULL,
+    server TEXT NOT NULL, user TEXT NOT NULL, target TEXT NOT NULL, model TEXT NOT NULL, model_version TEXT NOT NULL,
+    options TEXT NOT NULL, frames TEXT NOT NULL, report TEXT NOT NULL DEFAULT '{}');
+CREATE TABLE IF NOT EXISTS uploads (
+    run TEXT NOT NULL REFERENCES runs(id), number INTEGER NOT NULL, job INTEGER NOT NULL, frames TEXT NOT NULL,
+    payload BLOB NOT NULL, above TEXT NOT NULL, removes TEXT NOT NULL, state TEXT NOT NULL,
+    resent INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (run, number));
+CREATE TABLE IF NOT EXISTS objects (
+    run TEXT NOT NULL, upload INTEGER NOT NULL, position INTEGER NOT NULL, kind TEXT NOT NULL, job INTEGER NOT NULL,
+    server_id INTEGER NOT NULL, PRIMARY KEY (run, upload, kind, position));
+CREATE INDEX IF NOT EXISTS objects_by_job ON objects (job);
+CREATE TABLE IF NOT EXISTS skipped (
+    run TEXT NOT NULL, job INTEGER NOT NULL, frame INTEGER NOT NULL, reason TEXT NOT NULL,
+    PRIMARY KEY (run, job, frame));
+"""
+VERSION = 1
+
+
+def default_path() -> Path:
+    """The ledger's place where nothing else is said."""
+    if place := os.environ.get("CVAT_SIDECAR_LEDGER"):
+        return Path(place)
+    state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    return Path(state).expanduser() / "cvat-sidecar" / "ledger.sqlite3"
+
+
+class LedgerFile:
+    """An open ledger file. Safe to use from several threads and processes; ConfigError where it cannot be used."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path or default_path()
+        self._lock = threading.RLock()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._unusable(error) from error
+        with self._told():
+            self._db = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=30)
+            try:
+                self._open()
+            except BaseException:
+                self._db.close()
+                raise
+
+    def _open(self) -> None:
+        self._db.row_factory = sqlite3.Row
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=FULL")
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if version > VERSION:
+            raise ConfigError(f"ledger: {self.path} was written by a newer cvat-sidecar (form {version})")
+        self._db.executescript(SCHEMA)
+        self._db.execute(f"PRAGMA user_version={VERSION}")
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    @contextmanager
+    def hold(self, run: str) -> Iterator[None]:
+        """Keeps other processes of this machine from working on the run; a killed process lets go of it."""
+        path = self.path.with_name(f"{self.path.name}.{run}.lock")
+        try:
+            file = path.open("w")
+        except OSError as error:
+            raise self._unusable(error) from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                free = os.fstat(file.fileno()).st_nlink > 0  # else its holder has just ended, and a third one may begin
+            except OSError:
+                free = False
+            if not free:
+                raise BadRequest(f"run {run}: another process is working on it")
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+
+    @contextmanager
+    def _change(self) -> Iterator[sqlite3.Connection]:
+        """A transaction: all of what is done inside, or nothing."""
+        with self._lock, self._told():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException:
+                # SQLite itself may have rolled back, where the disk is full.
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+    def _rows(self, query: str, *values: object) -> list[sqlite3.Row]:
+        with self._lock, self._told():
+            return self._db.execute(query, values).fetchall()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """A full disk or a locked file is nobody's defect, and is said as what it is."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: Exception) -> ConfigError:
+        return ConfigError(f"ledger: cannot use {self.path}: {error}")
