@@ -1,7 +1,7 @@
 """service.toml, flags and environment turned into frozen values; nothing else reads them.
 
-Flags win over the environment, the environment over service.toml. Secrets come by the name of an environment variable
-or of a file, never by value in service.toml.
+Flags win over service.toml; the environment's token counts where neither says who we are. Secrets come by the name of
+an environment variable or of a file, never by value in service.toml.
 """
 
 from __future__ import annotations
@@ -45,6 +45,10 @@ _SERVER_KEYS = {
     "token_file": str, "profile": str, "organization": str, "verify_ssl": bool, "ca_file": str, "timeout": float,
     "retries": int,
 }  # fmt: skip
+_RANGES: dict[str, tuple[float, float]] = {"port": (1, 65535), "timeout": (0.1, 86400), "retries": (0, 1000)}
+_RIVALS = (
+    ("password_env", "password_file"), ("token_env", "token_file"), ("user", "token_env"), ("user", "token_file"),
+)  # fmt: skip
 _TABLES = ("cvat", "models", "engine")
 
 
@@ -60,7 +64,7 @@ def load_server(file: Path | None = None, **given: Any) -> ServerSettings:
             if name in given:
                 raise ConfigError(f"--profile: got --profile and a {name}, allowed: one of them")
         settings = {k: v for k, v in settings.items() if k not in ("host", "port", "user", "password", "token")}
-    if "user" in given or "host" in given:
+    if given.keys() & {"user", "host", "port"}:
         settings.pop("profile", None)
     if "user" in given:
         settings.pop("token", None)
@@ -79,17 +83,18 @@ def read_toml(file: Path) -> dict[str, Any]:
     for name in tables:
         if name not in _TABLES:
             raise ConfigError(f"{file}: unknown table [{name}]{_near(name, _TABLES)}")
+        if not isinstance(tables[name], dict):
+            raise ConfigError(f"{file}: {name}: got {tables[name]!r}, allowed: a table [{name}]")
     return tables
 
 
 def _server_of(tables: dict[str, Any], file: Path) -> dict[str, Any]:
     table = tables.get("cvat", {})
-    for key, value in table.items():
-        if key not in _SERVER_KEYS:
-            raise ConfigError(f"{file}: cvat: unknown key {key!r}{_near(key, _SERVER_KEYS)}")
-        kind = _SERVER_KEYS[key]
-        if not isinstance(value, (int, float) if kind is float else kind) or (kind is not bool and value is True):
-            raise ConfigError(f"{file}: cvat: {key}: got {value!r}, allowed: a {kind.__name__}")
+    for key in table:
+        _check_key(file, key, table)
+    for one, other in _RIVALS:
+        if one in table and other in table:
+            raise ConfigError(f"{file}: cvat: got {one} and {other}, allowed: one of them")
     settings = {k: v for k, v in table.items() if not k.endswith(("_env", "_file"))}
     for secret in ("password", "token"):
         if f"{secret}_env" in table:
@@ -99,6 +104,19 @@ def _server_of(tables: dict[str, Any], file: Path) -> dict[str, Any]:
     if "ca_file" in table:
         settings["ca_file"] = file.parent / table["ca_file"]
     return settings
+
+
+def _check_key(file: Path, key: str, table: dict[str, Any]) -> None:
+    value = table[key]
+    if key not in _SERVER_KEYS:
+        raise ConfigError(f"{file}: cvat: unknown key {key!r}{_near(key, _SERVER_KEYS)}")
+    kind = _SERVER_KEYS[key]
+    # To Python, true and false are numbers too.
+    right = isinstance(value, (int, float) if kind is float else kind) and isinstance(value, bool) == (kind is bool)
+    if not right:
+        raise ConfigError(f"{file}: cvat: {key}: got {value!r}, allowed: a {kind.__name__}")
+    if key in _RANGES and not _RANGES[key][0] <= value <= _RANGES[key][1]:
+        raise ConfigError(f"{file}: cvat: {key}: got {value!r}, allowed: {' to '.join(map(str, _RANGES[key]))}")
 
 
 def _from_environment(file: Path, key: str, name: str) -> str:
@@ -113,6 +131,8 @@ def _from_file(file: Path, key: str, name: str) -> str:
         return (file.parent / name).read_text(encoding="utf-8").strip()
     except OSError as error:
         raise ConfigError(f"{file}: cvat: {key}: cannot read {name}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file}: cvat: {key}: {name} is no text") from error
 
 
 def _near(name: str, allowed: Iterable[str]) -> str:

@@ -56,6 +56,13 @@ def test_a_secret_comes_from_a_file_beside_the_configuration(tmp_path):
         ("[cvat]\ntoken_env = 'NOT_THERE'", "the environment has no variable NOT_THERE"),
         ("[cvat]\ntoken_file = 'gone'", "cannot read gone"),
         ("[cvat", "cannot be read"),
+        ("cvat = 5", "cvat: got 5, allowed: a table [cvat]"),
+        ("[cvat]\nretries = false", "retries: got False, allowed: a int"),
+        ("[cvat]\nverify_ssl = 0", "verify_ssl: got 0, allowed: a bool"),
+        ("[cvat]\nport = 70000", "port: got 70000, allowed: 1 to 65535"),
+        ("[cvat]\ntimeout = nan", "timeout: got nan, allowed: 0.1 to"),
+        ("[cvat]\nretries = -1", "retries: got -1, allowed: 0 to"),
+        ("[cvat]\nuser = 'a'\ntoken_env = 'HOME'", "got user and token_env, allowed: one of them"),
     ],
 )
 def test_mistakes_are_named(tmp_path, text, said):
@@ -67,3 +74,8 @@ def test_mistakes_are_named(tmp_path, text, said):
 def test_a_profile_stands_alone():
     with pytest.raises(ConfigError, match="--profile"):
         load_server(profile="work", host="http://x")
+
+
+def test_a_port_takes_the_place_of_the_files_profile(tmp_path):
+    settings = load_server(write(tmp_path, '[cvat]\nprofile = "work"\n'), port=8080)
+    assert (settings.profile, settings.port) == (None, 8080)
