@@ -9,7 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 Prediction: TypeAlias = Sequence[Detection] | BadPrediction
 """What a model said of one frame, or why it said nothing."""
 
+PATIENCE = 2.0
+"""Seconds that an end at once waits for the model."""
 INTERACTIVE, BATCH = 0, 1
 """Priorities: an interactive request goes before the next batch of a long one."""
 
@@ -44,14 +46,14 @@ class Host:
         self._model = model
         self._jobs: queue.PriorityQueue[_Job] = queue.PriorityQueue()
         self._numbers = itertools.count()
+        self._closing = threading.Lock()
+        self._closed = False
         self._thread = threading.Thread(target=self._run, name=f"host-{name}", daemon=True)
         self._thread.start()
 
     def submit(self, frames: Sequence[Frame], context: Context, priority: int = BATCH) -> Future[list[Prediction]]:
-        """The predictions for a batch, one for each frame, once its turn has come."""
-        answer: Future[list[Prediction]] = Future()
-        self._put(priority, lambda: self._predict(frames, context), answer)
-        return answer
+        """The predictions for a batch, one for each frame, once its turn has come; a closed host cancels it."""
+        return self._put(priority, lambda: self._predict(frames, context))
 
     def stream(
         self, batches: Iterable[list[Frame]], context: Context, ahead: int = 2
@@ -72,21 +74,30 @@ class Host:
             for _, answer in running:
                 answer.cancel()
 
-    def close(self) -> None:
-        """Ends the thread after the batch it works on; batches still waiting are cancelled."""
-        self._put(-1, None, Future())
-        self._thread.join()
+    def close(self, patience: float | None = None) -> None:
+        """Ends the thread after the batch it works on; batches still waiting are cancelled.
+
+        Returns after `patience` seconds at the latest.
+        """
+        self._put(-1, None)
+        self._thread.join(patience)
 
     def __enter__(self) -> Host:
         return self
 
-    def __exit__(self, *exc: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
+        # A second Ctrl-C does not wait for a batch that takes minutes.
+        self.close(PATIENCE if kind is KeyboardInterrupt else None)
 
-    def _put(
-        self, priority: int, work: Callable[[], list[Prediction]] | None, answer: Future[list[Prediction]]
-    ) -> None:
-        self._jobs.put(_Job(priority, next(self._numbers), work, answer))
+    def _put(self, priority: int, work: Callable[[], list[Prediction]] | None) -> Future[list[Prediction]]:
+        answer: Future[list[Prediction]] = Future()
+        with self._closing:
+            if self._closed:
+                answer.cancel()  # nobody would ever come to it
+            else:
+                self._jobs.put(_Job(priority, next(self._numbers), work, answer))
+                self._closed = work is None
+        return answer
 
     def _run(self) -> None:
         while (job := self._jobs.get()).work is not None:
@@ -126,6 +137,3 @@ def _failure(frame: Frame, error: Exception) -> BadPrediction:
     bad = BadPrediction(f"the model failed: {type(error).__name__}: {str(error)[:200]}")
     bad.__cause__ = error
     return bad
-
-
-__all__ = ["BATCH", "INTERACTIVE", "CancelledError", "Host", "Prediction"]

@@ -116,6 +116,21 @@ def test_killed_runs_end_like_undisturbed_ones(runs, points):
         assert {record.status for record in ledger.runs()} == {"done"}
 
 
+def test_a_second_ctrl_c_does_not_wait_for_a_slow_model(runs):
+    runs.function.write_text(FUNCTION.replace("time.sleep(0.01)", 'print("begun", flush=True); time.sleep(60)'))
+    task = runs.task()
+    process = runs.annotate(task)
+    assert process.stdout.readline() == "begun\n"
+    for _ in range(2):
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.readline()
+        while "stop at once" not in said and "interrupted" not in said:
+            said = process.stderr.readline()
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == 130, said
+    assert runs.run_of(task).status == "interrupted"
+
+
 def test_ctrl_c_leaves_a_run_that_can_be_resumed(runs):
     task = runs.task()
     process = runs.annotate(task)

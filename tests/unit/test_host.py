@@ -97,3 +97,22 @@ def test_an_error_of_the_source_reaches_the_caller_and_the_host_lives():
         with pytest.raises(OSError, match="no more"):
             list(host.stream(source(), Context()))
         assert host.submit(frames(1), Context()).result(5) == [[FOUND]]
+
+
+def test_a_closed_host_keeps_nobody_waiting():
+    with Host(Recorder()) as host:
+        pass
+    assert host.submit(frames(0), Context()).cancelled()
+
+
+def test_an_end_at_once_does_not_wait_for_the_model():
+    model = Recorder()
+    model.gate.clear()
+    host = Host(model)
+    answer = host.submit(frames(0), Context())
+    while not answer.running():
+        pass
+    host.close(patience=0.05)
+    assert not answer.done()
+    model.gate.set()
+    answer.result(5)
