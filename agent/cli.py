@@ -99,6 +99,11 @@ def _report(error: Exception) -> int:
         logging.getLogger(__name__).info("where it came from", exc_info=error)
         click.echo(f"Error: {error}", err=True)
         return error.exit_code
+    if isinstance(error, OSError):
+        # A full disk, a folder that cannot be written: this machine's matter, and the error says which.
+        logging.getLogger(__name__).info("where it came from", exc_info=error)
+        click.echo(f"Error: {error}", err=True)
+        return 2
     logging.getLogger(__name__).critical("this is a defect in cvat-sidecar", exc_info=error)
     click.echo(f"Error: {type(error).__name__}: {error} (a defect in cvat-sidecar; please report it)", err=True)
     return 70

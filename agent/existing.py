@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
+from itertools import chain
 from typing import Any, TypeAlias
 
 Item: TypeAlias = Mapping[str, Any]
@@ -18,13 +19,17 @@ def occupied_frames(annotations: Mapping[str, list[Any]], stop: int) -> set[int]
     return occupied
 
 
-def shapes_by_frame(annotations: Mapping[str, list[Any]], stop: int) -> dict[int, list[Item]]:
-    """The shapes of each frame; those of tracks as CVAT draws them between keyframes."""
+def shapes_by_frame(
+    annotations: Mapping[str, list[Any]], stop: int, frames: Container[int] | None = None
+) -> dict[int, list[Item]]:
+    """The shapes of each frame (of `frames`); those of tracks as CVAT draws them between keyframes."""
     found: dict[int, list[Item]] = {}
-    for shape in annotations.get("shapes", ()):
-        found.setdefault(shape["frame"], []).append(shape)
-    for track in annotations.get("tracks", ()):
-        for frame, shape in track_shapes(track, stop):
+    places = chain(
+        ((shape["frame"], shape) for shape in annotations.get("shapes", ())),
+        *(track_shapes(track, stop) for track in annotations.get("tracks", ())),
+    )
+    for frame, shape in places:
+        if frames is None or frame in frames:
             found.setdefault(frame, []).append(shape)
     return found
 

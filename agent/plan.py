@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,7 +24,7 @@ from agent.ledger import Ledger
 from agent.models import LoadedModel
 from agent.options import Options
 from agent.selection import Selection, parse_selection
-from agent.survey import survey_jobs
+from agent.survey import Surveyor
 
 Place = tuple[int, int]
 """(job id, task-relative frame)."""
@@ -83,21 +84,23 @@ def make_plans(
     work: Sequence[TaskWork],
     options: Options,
     model: LoadedModel,
-    ledger: Ledger | None,
+    ledger: Ledger,
     run: str | None = None,
+    *,
+    dry_run: bool = False,
 ) -> list[Plan]:
     """The plans of a new run, or of what is left of an interrupted one; a hopeless request fails here."""
-    chosen = ledger.run(run).frames if ledger and run else None
-    finished = ledger.finished_frames(run) if ledger and run else set()
+    chosen = ledger.run(run).frames if run else None
+    finished = ledger.finished_frames(run) if run else set()
     selection = parse_selection(options.selection, options.seed)
+    surveyor = Surveyor(session, options, ledger, run, dry_run=dry_run)
     plans = []
     for part in work:
         if chosen is not None:
             places = _as_before(part, chosen)
         else:
             places = _chosen(session, part, selection, alone=len(work) == 1)
-        wanted = [(job, frame) for job, frame in places if (job.id, frame) not in finished]
-        plans.append(_plan(session, part, wanted, len(places) - len(wanted), options, model, ledger, run))
+        plans.append(_plan(part, places, finished, options, model, surveyor))
     if not any(plan.wanted or plan.earlier for plan in plans):
         size = sum(len(job.frames) for part in work for job in part.jobs)
         raise BadRequest(f"frames: {options.selection!r} chooses none of the {size} frames of the {len(work)} task(s)")
@@ -105,27 +108,25 @@ def make_plans(
 
 
 def _plan(
-    session: Session,
     part: TaskWork,
-    wanted: Sequence[tuple[JobWork, int]],
-    earlier: int,
+    places: Sequence[tuple[JobWork, int]],
+    finished: Collection[Place],
     options: Options,
     model: LoadedModel,
-    ledger: Ledger | None,
-    run: str | None,
+    surveyor: Surveyor,
 ) -> Plan:
     label_map = load_label_map(options.label_map) if options.label_map else None
     match = match_labels(model.labels, part.labels, request=options.mapping, label_map=label_map)
     thresholds = match.thresholds(options.threshold, model.default_threshold)
-    by_job: dict[JobWork, list[int]] = {}
-    for job, frame in wanted:
-        by_job.setdefault(job, []).append(frame)
-    survey = survey_jobs(session, by_job, options, ledger, run)
+    wanted = [(job, frame) for job, frame in places if (job.id, frame) not in finished]
+    counts = Counter(job.id for job, _ in places)
+    whole = {job.id for job in part.jobs if counts[job.id] == len(job.frames)}
+    survey = surveyor.look(part, frames_by_job((job.id, frame) for job, frame in wanted), whole)
     return Plan(
         work=part,
         model=model,
         wanted=tuple(wanted),
-        earlier=earlier,
+        earlier=len(places) - len(wanted),
         match=match,
         filters=Filters(thresholds=thresholds, min_area=options.min_area, max_per_frame=options.max_per_frame),
         output=OutputOptions(masks_as_polygons=options.masks_as_polygons, tolerance=options.tolerance),
@@ -156,5 +157,13 @@ def _chosen(session: Session, part: TaskWork, selection: Selection, *, alone: bo
 
 def _as_before(part: TaskWork, chosen: Mapping[int, Sequence[int]]) -> list[tuple[JobWork, int]]:
     """The frames that the run chose when it began, as far as they still exist."""
-    before = {(job, frame) for job, frames in chosen.items() for frame in frames}
-    return [(job, frame) for job in part.jobs for frame in job.frames if (job.id, frame) in before]
+    before = {job.id: frozenset(chosen.get(job.id, ())) for job in part.jobs}
+    return [(job, frame) for job in part.jobs for frame in job.frames if frame in before[job.id]]
+
+
+def frames_by_job(places: Iterable[Place]) -> dict[int, list[int]]:
+    """The frames of each job, in their order."""
+    found: dict[int, list[int]] = {}
+    for job, frame in places:
+        found.setdefault(job, []).append(frame)
+    return found

@@ -12,6 +12,7 @@ from agent.annotate import annotate
 from agent.config import ServerSettings
 from agent.cvat.frames import ChunkFrames
 from agent.cvat.session import Session, open_session
+from agent.cvat.uploads import JobUploads
 from agent.cvat.work import TaskWork, find_work
 from agent.errors import BadPrediction, BadRequest, ConfigError, ModelError, RequestCancelled
 from agent.host import Host
@@ -19,10 +20,13 @@ from agent.lease import LocalLease
 from agent.ledger import Ledger
 from agent.models import LoadedModel, load_model
 from agent.options import Options, Target
-from agent.plan import Plan, make_plans
+from agent.plan import Plan, frames_by_job, make_plans
 from agent.preview import Preview
 from agent.report import RunReport
 from agent.sink import DrySink, Sink, UploadSink
+
+PATIENCE = 2.0
+"""Seconds that an end at once waits for threads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +48,8 @@ def start(target: Target, options: Options, around: Surroundings, *, dry_run: bo
         ledger = stack.enter_context(Ledger(around.ledger))
         work = _work(session, target, options)
         loaded = stack.enter_context(_model(options))
-        plans = make_plans(session, work, options, loaded, None if dry_run else ledger)
+        plans = make_plans(session, work, options, loaded, ledger, dry_run=dry_run)
+        _stop_here(around)
         if dry_run:
             around.started(None, plans)
             return _drive(plans, session, options, around, _new_report(plans), lambda plan: DrySink())
@@ -55,8 +60,9 @@ def start(target: Target, options: Options, around: Surroundings, *, dry_run: bo
             model=options.model,
             model_version=loaded.version,
             options=options.as_json(),
-            frames={job: [f for j, f in plan.places if j == job] for plan in plans for job, _ in plan.places},
+            frames=frames_by_job(place for plan in plans for place in plan.places),
         )
+        stack.enter_context(ledger.hold(run))
         return _recorded(run, plans, session, ledger, options, around)
 
 
@@ -64,7 +70,9 @@ def resume(run: str, around: Surroundings) -> RunReport:
     """Goes on with a run that was interrupted, failed, or whose process was killed."""
     with ExitStack() as stack:
         ledger = stack.enter_context(Ledger(around.ledger))
-        record = ledger.run(run)
+        # Held before it is looked at: what another process is about to finish must not be planned again.
+        stack.enter_context(ledger.hold(number := ledger.run(run).id))
+        record = ledger.run(number)
         if record.status in ("done", "undone"):
             raise BadRequest(f"run {record.id}: it is {record.status}, allowed: running, interrupted or failed")
         options = Options.from_json(record.options)
@@ -79,7 +87,14 @@ def resume(run: str, around: Surroundings) -> RunReport:
                 f" {loaded.version}; start a new run (with --replace own it takes the place of this one)"
             )
         plans = make_plans(session, work, options, loaded, ledger, record.id)
+        _stop_here(around)
         return _recorded(record.id, plans, session, ledger, options, around)
+
+
+def _stop_here(around: Surroundings) -> None:
+    """Ctrl-C may have come long before the first batch, while a model was loaded."""
+    if around.stop.is_set():
+        raise RequestCancelled("interrupted before the first frame")
 
 
 def _work(session: Session, target: Target, options: Options) -> list[TaskWork]:
@@ -100,27 +115,39 @@ def _model(options: Options) -> Iterator[LoadedModel]:
 def _recorded(
     run: str, plans: Sequence[Plan], session: Session, ledger: Ledger, options: Options, around: Surroundings
 ) -> RunReport:
-    """Drives the plans under a run of the ledger, and keeps how it ended."""
+    """Drives the plans under a run of the ledger, which we hold, and keeps how it ended."""
     report = _new_report(plans)
     _count_earlier(report, run, plans, ledger)
 
-    def sink(plan: Plan) -> UploadSink:
-        jobs = {upload.job for upload in ledger.uploads(run)} & {job.id for job in plan.work.jobs}
-        made = UploadSink(session, ledger, run, removes=plan.replaced, stop=around.stop)
-        made.recover(sorted(jobs))
-        return made
+    def wait(seconds: float) -> None:
+        # Whoever waits no longer must not send again either: a resumed run looks what arrived, and takes its time.
+        if around.stop.wait(seconds):
+            raise RequestCancelled("interrupted while the server did not answer")
 
-    with ledger.hold(run):
-        around.started(run, plans)
-        status = "failed"
-        try:
-            _drive(plans, session, options, around, report, sink)
-            status = "done"
-        except (RequestCancelled, KeyboardInterrupt):
-            status = "interrupted"
-            raise
-        finally:
-            ledger.end(run, status, report.as_json())
+    def uploads_to(job: int) -> JobUploads:
+        return JobUploads(session, ledger, run, job, wait=wait, keep_changed=options.replace == "own")
+
+    def skipped(job: int, frame: int, reason: str) -> None:
+        ledger.skip(run, job, frame, reason)
+
+    def sink(plan: Plan) -> UploadSink:
+        for job in sorted({job.id for job in plan.work.jobs} & set(ledger.jobs(run))):
+            uploads = uploads_to(job)
+            uploads.recover()
+            uploads.settle()
+            report.removed += uploads.removed
+        return UploadSink(uploads_to, skipped, removes=plan.replaced)
+
+    around.started(run, plans)
+    status = "failed"
+    try:
+        _drive(plans, session, options, around, report, sink)
+        status = "done"
+    except (RequestCancelled, KeyboardInterrupt):
+        status = "interrupted"
+        raise
+    finally:
+        ledger.end(run, status, report.as_json())
     return report
 
 
@@ -134,14 +161,38 @@ def _new_report(plans: Sequence[Plan]) -> RunReport:
 def _count_earlier(report: RunReport, run: str, plans: Sequence[Plan], ledger: Ledger) -> None:
     """Counts what the run had done before it was interrupted."""
     report.run = run
+    report.done = sum(plan.earlier for plan in plans)
     names = {label.id: label.name for plan in plans for label in plan.work.labels}
     tasks = {job.id: plan.work.task_id for plan in plans for job in plan.work.jobs}
     for (job, frame), reason in ledger.skipped(run).items():
-        report.skip(f"task {tasks.get(job, '?')}, frame {frame}", reason)
-    for upload in ledger.uploads(run):
-        report.done += len(upload.frames)
-        items = (item for found in upload.payload.values() for item in found)
-        report.annotations.update(names.get(item["label_id"], "?") for item in items)
+        if job in tasks:
+            report.skipped[f"task {tasks[job]}, frame {frame}"] = reason
+    for job in tasks.keys() & set(ledger.jobs(run)):
+        for label, count in ledger.label_counts(run, job).items():
+            report.annotations[names.get(label, "?")] += count
+    if report.done:
+        report.notes.append(
+            "note        left out, dropped and replaced, and the time, are counted since the run was resumed;"
+            " what was before that is not known"
+        )
+
+
+@contextmanager
+def _sending(sink: Sink) -> Iterator[None]:
+    """Ends the sink where the flow breaks off: what was finished is still sent, unless it is the sending that fails."""
+    try:
+        try:
+            yield
+        except (RequestCancelled, ModelError):
+            sink.close()
+            raise
+    except KeyboardInterrupt:
+        # At once is what was asked for; what is on its way is looked for when the run is resumed.
+        sink.abandon(PATIENCE)
+        raise
+    except BaseException:
+        sink.abandon()
+        raise
 
 
 def _drive(
@@ -152,26 +203,22 @@ def _drive(
     report: RunReport,
     sink_for: Callable[[Plan], Sink],
 ) -> RunReport:
-    """Runs the flow for each plan; what was finished before an error is still sent."""
+    """Runs the flow for each plan."""
     lease = LocalLease(around.stop, around.progress)
     preview = Preview(around.preview) if around.preview else None
     model = plans[0].model
     with ExitStack() as stack, report.stage("whole run"):
         host = stack.enter_context(Host(model.model, batch_size=options.batch_size or model.batch_size))
         for plan in plans:
-            sink, uploading = sink_for(plan), report.seconds["upload"]
-            with ChunkFrames(session, quality=options.quality) as source:
-                try:
+            sink = sink_for(plan)
+            uploading, removed = report.seconds["upload"], report.removed
+            try:
+                with ChunkFrames(session, quality=options.quality) as source, _sending(sink):
                     annotate(plan, source.read(plan.wanted), host, sink, lease, report, preview)
-                except (RequestCancelled, ModelError):
-                    sink.close()
-                    raise
-                except BaseException:
-                    sink.abandon()
-                    raise
-                finally:
-                    report.note_stage("model", host.busy_seconds)
-                    report.note_stage("upload", uploading + sink.busy_seconds)
+            finally:
+                report.note_stage("model", host.busy_seconds)
+                report.note_stage("upload", uploading + sink.busy_seconds)
+                report.removed = removed + sink.removed
     if preview is not None:
         preview.close()
     if report.total and len(report.skipped) == report.total:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from agent.annotations import FrameAnnotations
-from agent.cvat.session import Session
 from agent.cvat.uploads import JobUploads
 from agent.errors import RequestCancelled
-from agent.ledger import Ledger
-
-log = logging.getLogger(__name__)
 
 SHAPES_PER_UPLOAD = 500
 FRAMES_PER_UPLOAD = 200
@@ -32,6 +28,11 @@ class Sink(Protocol):
 
     busy_seconds: float
 
+    @property
+    def removed(self) -> int:
+        """How many annotations the new ones have replaced."""
+        ...
+
     def add(self, job: int, frame: int, annotations: FrameAnnotations) -> None: ...
 
     def skip(self, job: int, frame: int, reason: str) -> None: ...
@@ -40,8 +41,8 @@ class Sink(Protocol):
         """Returns when all that was added has arrived; raises what went wrong."""
         ...
 
-    def abandon(self) -> None:
-        """Ends without sending what still waits."""
+    def abandon(self, patience: float | None = None) -> None:
+        """Ends without sending what still waits; at the latest after `patience` seconds."""
         ...
 
 
@@ -49,6 +50,7 @@ class DrySink:
     """Takes frames and sends nothing."""
 
     busy_seconds = 0.0
+    removed = 0
 
     def add(self, job: int, frame: int, annotations: FrameAnnotations) -> None: ...
 
@@ -56,17 +58,27 @@ class DrySink:
 
     def close(self) -> None: ...
 
-    def abandon(self) -> None: ...
+    def abandon(self, patience: float | None = None) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """What was added at once."""
+
+    job: int
+    frames: Sequence[int]
+    annotations: FrameAnnotations
+    removes: Sequence[tuple[str, int]]
 
 
 @dataclass(slots=True)
 class _Pending:
-    """What waits to be sent to one job."""
+    """What waits to be sent to a job."""
 
-    job: int
     since: float
     frames: list[int] = field(default_factory=list)
     payload: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: {"tags": [], "shapes": [], "tracks": []})
+    removes: list[tuple[str, int]] = field(default_factory=list)
 
     @property
     def full(self) -> bool:
@@ -74,55 +86,57 @@ class _Pending:
 
 
 class UploadSink:
-    """Uploads to CVAT while the model works on the next frames; a run's frames come job by job."""
+    """Uploads to CVAT while the model works on the next frames; a run's frames come job by job.
+
+    `uploads_to` makes the JobUploads of a job, `skipped` keeps for the run why a frame has none.
+    """
 
     def __init__(
         self,
-        session: Session,
-        ledger: Ledger,
-        run: str,
+        uploads_to: Callable[[int], JobUploads],
+        skipped: Callable[[int, int, str], None],
         *,
         removes: Removes | None = None,
-        stop: threading.Event | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._session, self._ledger, self._run = session, ledger, run
+        self._uploads_to, self._skipped = uploads_to, skipped
         self._removes = removes or {}
         self._clock = clock
-        self._stop = stop or threading.Event()
         self.busy_seconds = 0.0
+        self._removed = 0
         self._error: BaseException | None = None
         self._uploads: JobUploads | None = None
         self._pending: _Pending | None = None
         # A short queue: when the server is slower than the model, the model waits rather than memory grows.
-        self._queue: queue.Queue[tuple[int, int, FrameAnnotations] | None] = queue.Queue(maxsize=64)
+        self._queue: queue.Queue[_Item | None] = queue.Queue(maxsize=64)
         self._thread = threading.Thread(target=self._work, name="upload", daemon=True)
         self._thread.start()
 
+    @property
+    def removed(self) -> int:
+        return self._removed + (self._uploads.removed if self._uploads is not None else 0)
+
     def add(self, job: int, frame: int, annotations: FrameAnnotations) -> None:
         self._raise_error()
-        self._queue.put((job, frame, annotations))
+        self._queue.put(_Item(job, [frame], annotations, self._removes.get((job, frame), ())))
 
     def skip(self, job: int, frame: int, reason: str) -> None:
-        self._ledger.skip(self._run, job, frame, reason)
-
-    def recover(self, jobs: Iterable[int]) -> None:
-        """Brings to their end the uploads that an earlier process left half done; before the first frame."""
-        for job in jobs:
-            uploads = self._job_uploads(job)
-            uploads.recover()
-            uploads.settle()
+        # Tracks go with the last frame of their job, even if it is a bad one; what else a bad frame holds stays.
+        if tracks := [item for item in self._removes.get((job, frame), ()) if item[0] == "tracks"]:
+            self._queue.put(_Item(job, [], FrameAnnotations(), tracks))
+        self._skipped(job, frame, reason)
 
     def close(self) -> None:
         self._queue.put(None)
         self._thread.join()
         self._raise_error()
 
-    def abandon(self) -> None:
+    def abandon(self, patience: float | None = None) -> None:
         """Ends the thread after the upload it works on; what waits is not sent, a resumed run does it again."""
         self._error = self._error or RequestCancelled("abandoned")
-        self._queue.put(None)
-        self._thread.join()
+        with suppress(queue.Full):
+            self._queue.put(None, timeout=patience)
+        self._thread.join(patience)
 
     # ----------------------------------------------------------- in the thread
 
@@ -133,7 +147,7 @@ class UploadSink:
         if self._error is None:
             self._guard(self._leave_job)
 
-    def _next(self) -> tuple[int, int, FrameAnnotations] | None:
+    def _next(self) -> _Item | None:
         """The next item; meanwhile what has waited long enough is sent."""
         while True:
             pending = self._pending
@@ -152,40 +166,31 @@ class UploadSink:
             self._pending = None
         self.busy_seconds += time.perf_counter() - began
 
-    def _take(self, item: tuple[int, int, FrameAnnotations]) -> None:
-        job, frame, annotations = item
-        if self._pending is not None and self._pending.job != job:
+    def _take(self, item: _Item) -> None:
+        if self._uploads is not None and self._uploads.job != item.job:
             self._leave_job()
+        if self._uploads is None:
+            self._uploads = self._uploads_to(item.job)
         if self._pending is None:
-            self._pending = _Pending(job, self._clock())
-        self._pending.frames.append(frame)
-        self._pending.payload["tags"] += annotations.tags
-        self._pending.payload["shapes"] += annotations.shapes
+            self._pending = _Pending(self._clock())
+        self._pending.frames += item.frames
+        self._pending.payload["tags"] += item.annotations.tags
+        self._pending.payload["shapes"] += item.annotations.shapes
+        self._pending.removes += item.removes
         if self._pending.full:
             self._send()
 
     def _send(self) -> None:
-        if (pending := self._pending) is None:
-            return
-        self._pending = None
-        removes = [item for frame in pending.frames for item in self._removes.get((pending.job, frame), ())]
-        self._job_uploads(pending.job).add(pending.frames, pending.payload, removes)
+        pending, self._pending = self._pending, None
+        if pending is not None and self._uploads is not None:
+            self._uploads.add(pending.frames, pending.payload, pending.removes)
 
     def _leave_job(self) -> None:
         self._send()
         if self._uploads is not None:
             self._uploads.settle()
+            self._removed += self._uploads.removed
             self._uploads = None
-
-    def _job_uploads(self, job: int) -> JobUploads:
-        if self._uploads is None or self._uploads.job != job:
-            if self._uploads is not None:
-                self._uploads.settle()
-            self._uploads = JobUploads(self._session, self._ledger, self._run, job, wait=self._wait)
-        return self._uploads
-
-    def _wait(self, seconds: float) -> None:
-        self._stop.wait(seconds)
 
     def _raise_error(self) -> None:
         if self._error is not None:

@@ -6,16 +6,18 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from agent.cvat.annotations_api import get_annotations
 from agent.cvat.session import Session
 from agent.cvat.uploads import untouched
-from agent.cvat.work import JobWork
+from agent.cvat.work import JobWork, TaskWork
+from agent.errors import ConfigError
 from agent.existing import Item, shapes_by_frame
 from agent.ledger import KINDS, Ledger
 from agent.options import Options
+
+Stored = Mapping[str, list[dict[str, Any]]]
 
 
 @dataclass(slots=True)
@@ -27,74 +29,99 @@ class Survey:
     warnings: list[str] = field(default_factory=list)
 
 
-def survey_jobs(
-    session: Session,
-    frames: Mapping[JobWork, Sequence[int]],
-    options: Options,
-    ledger: Ledger | None,
-    run: str | None,
-) -> Survey:
-    """Looks at the jobs one by one, as far as the options need it.
+class Surveyor:
+    """Looks at the jobs of a run one by one, as far as its options need it.
 
-    `run` is the run that is resumed: what it made itself is neither in the way nor replaced.
+    `run` is the run that is resumed: what it made itself is neither in the way nor replaced. A dry run keeps no backup.
     """
-    survey = Survey()
-    if options.replace == "none" and options.skip_overlapping is None:
+
+    def __init__(
+        self, session: Session, options: Options, ledger: Ledger, run: str | None = None, *, dry_run: bool = False
+    ) -> None:
+        self._session, self._options, self._ledger, self._run = session, options, ledger, run
+        self._dry_run = dry_run
+
+    def look(self, part: TaskWork, wanted: Mapping[int, Sequence[int]], whole: Collection[int]) -> Survey:
+        """Looks at a task: `wanted` has the frames by job, `whole` the jobs all of whose frames the run annotates."""
+        survey = Survey()
+        if self._options.replace == "none" and self._options.skip_overlapping is None:
+            return survey
+        # A frame that two jobs share is annotated in the first of them, and what the other one holds is in the way too.
+        # Ground truth is no neighbour: it is there to be compared with.
+        owners = {(job.type, frame): job.id for job in part.jobs for frame in wanted.get(job.id, ())}
+        for job in part.jobs:
+            here = {frame for kind, frame in owners if kind == job.type and job.start <= frame <= job.stop}
+            if not here or not (wanted.get(job.id) or self._options.skip_overlapping is not None):
+                continue
+            stored = get_annotations(self._session, job.id)
+            gone = self._own(job)
+            if numbers := wanted.get(job.id):
+                leaving = self._leaving(stored, job, numbers, job.id in whole, gone, survey)
+                gone |= {(kind, item["id"]) for kind, items in leaving.items() for item in items}
+            if self._options.skip_overlapping is not None:
+                staying = {kind: [i for i in stored.get(kind, ()) if (kind, i["id"]) not in gone] for kind in KINDS}
+                for frame, shapes in shapes_by_frame(staying, job.stop, here).items():
+                    survey.existing.setdefault((owners[job.type, frame], frame), []).extend(shapes)
         return survey
-    for job, numbers in frames.items():
-        stored = get_annotations(session, job.id)
-        own = {(made.kind, made.server_id) for made in ledger.made(run=run, job=job.id)} if ledger and run else set()
-        leaving = _leaving(stored, job, numbers, options, ledger, run, own, session.url, survey)
-        if options.replace == "all" and any(leaving.values()) and ledger is not None:
-            survey.warnings.append(f"job {job.id}: backup in {_write_backup(ledger, session.url, job, stored)}")
-        gone = {(kind, item["id"]) for kind, items in leaving.items() for item in items} | own
-        for kind, items in leaving.items():
-            for item in items:
-                frame = numbers[-1] if kind == "tracks" else item["frame"]
-                survey.replaced.setdefault((job.id, frame), []).append((kind, item["id"]))
-        if options.skip_overlapping is not None:
-            staying = {kind: [i for i in stored.get(kind, ()) if (kind, i["id"]) not in gone] for kind in KINDS}
-            for frame, shapes in shapes_by_frame(staying, job.stop).items():
-                survey.existing[job.id, frame] = shapes
-    return survey
 
+    def _own(self, job: JobWork) -> set[tuple[str, int]]:
+        if self._run is None:
+            return set()
+        return {(made.kind, made.server_id) for made in self._ledger.made(run=self._run, job=job.id)}
 
-def _leaving(
-    stored: Mapping[str, list[dict[str, Any]]],
-    job: JobWork,
-    frames: Sequence[int],
-    options: Options,
-    ledger: Ledger | None,
-    run: str | None,
-    own: Collection[tuple[str, int]],
-    server: str,
-    survey: Survey,
-) -> dict[str, list[dict[str, Any]]]:
-    """What makes room on these frames."""
-    if options.replace == "none":
-        return {}
-    chosen, whole = set(frames), set(frames) >= set(job.frames)
-    if options.replace == "own":
-        earlier = [made for made in ledger.made(job=job.id, server=server) if made.run != run] if ledger else []
-        items, changed = untouched(earlier, stored)
-        if changed:
-            survey.warnings.append(f"job {job.id}: {changed} annotations of earlier runs stay, somebody changed them")
-    else:
-        items = {kind: list(stored.get(kind, ())) for kind in KINDS}
+    def _leaving(
+        self,
+        stored: Stored,
+        job: JobWork,
+        frames: Sequence[int],
+        whole: bool,
+        own: Collection[tuple[str, int]],
+        survey: Survey,
+    ) -> Stored:
+        """What makes room on these frames; tracks do when the last frame is annotated."""
+        if self._options.replace == "none":
+            return {}
+        chosen = set(frames)
+        items = self._old(stored, job, survey)
         if items["tracks"] and not whole:
             survey.warnings.append(f"job {job.id}: {len(items['tracks'])} tracks stay: not all frames are chosen")
-    tracks = items["tracks"] if whole else []
-    flat = {kind: [item for item in items[kind] if item["frame"] in chosen] for kind in ("tags", "shapes")}
-    return {
-        kind: [item for item in found if (kind, item["id"]) not in own]
-        for kind, found in {**flat, "tracks": tracks}.items()
-    }
+        leaving = {
+            kind: [
+                item
+                for item in items[kind]
+                if (kind, item["id"]) not in own and (whole if kind == "tracks" else item["frame"] in chosen)
+            ]
+            for kind in KINDS
+        }
+        if self._options.replace == "all" and any(leaving.values()) and not self._dry_run:
+            survey.warnings.append(f"job {job.id}: backup in {self._write_backup(job, stored)}")
+        for kind, found in leaving.items():
+            for item in found:
+                frame = frames[-1] if kind == "tracks" else item["frame"]
+                survey.replaced.setdefault((job.id, frame), []).append((kind, item["id"]))
+        return leaving
 
+    def _old(self, stored: Stored, job: JobWork, survey: Survey) -> Stored:
+        """What may be replaced on any frame."""
+        if self._options.replace == "all":
+            return {kind: stored.get(kind, []) for kind in KINDS}
+        server = self._session.url
+        earlier = [made for made in self._ledger.made(job=job.id, server=server) if made.run != self._run]
+        items, changed = untouched(earlier, stored, self._ledger.known_ids(job.id, server))
+        if changed:
+            survey.warnings.append(
+                f"job {job.id}: {len(changed)} annotations of earlier runs stay, somebody changed them"
+            )
+        return items
 
-def _write_backup(ledger: Ledger, server: str, job: JobWork, stored: Mapping[str, Any]) -> Path:
-    """Keeps a job's annotations in a file, in the form that CVAT's API takes back."""
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
-    path = ledger.path.parent / "backups" / f"job-{job.id}-{stamp}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"server": server, "job": job.id, "annotations": stored}), encoding="utf-8")
-    return path
+    def _write_backup(self, job: JobWork, stored: Stored) -> str:
+        """Keeps a job's annotations in a file, in the form that CVAT's API takes back."""
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
+        path = self._ledger.path.parent / "backups" / f"job-{job.id}-{stamp}.json"
+        content = {"server": self._session.url, "job": job.id, "annotations": stored}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(content), encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"--replace all: the backup cannot be written: {error}") from error
+        return str(path)

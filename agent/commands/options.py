@@ -40,7 +40,7 @@ _SERVER = (
         "--timeout",
         type=click.FloatRange(min=0.1),
         metavar="SECONDS",
-        help="What one call may take [default: 60].",
+        help="How long the server may be silent [default: 60].",
     ),
     click.option(
         "--config",

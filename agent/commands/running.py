@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import threading
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from agent.runs import Surroundings
 
 PLAIN_LINE_SECONDS = 10.0
+STOPPING = b"\nstopping after the batch at hand; press Ctrl-C again to stop at once\n"
 SKIPPED = 1
 """Exit code of a run that is done but for some frames."""
 
@@ -69,6 +71,8 @@ def watch_run(
     from agent.runs import Surroundings
 
     give_large_blocks_back()
+    if report_file is not None:
+        _make_folder(report_file)
     progress = Progress()
     with _stop_on_signal() as stop:
         around = Surroundings(
@@ -87,14 +91,23 @@ def watch_run(
                 click.echo(f"the run did not end well{_how_to_resume(progress.run)}", err=True)
             raise
     progress.end()
+    if report_file is not None:
+        report_file.write_text(json.dumps(report.as_json(), indent=2) + "\n", encoding="utf-8")
     for line in report.lines():
         click.echo(line)
     if report.run and kept:
         click.echo(f"run         {report.run} (`cvat-sidecar runs undo {report.run}` takes it back)")
-    if report_file is not None:
-        report_file.parent.mkdir(parents=True, exist_ok=True)
-        report_file.write_text(json.dumps(report.as_json(), indent=2) + "\n", encoding="utf-8")
     return SKIPPED if report.skipped else 0
+
+
+def _make_folder(report_file: Path) -> None:
+    """Makes the report's folder before the run: a mistyped one should not be found out hours later."""
+    from agent.errors import ConfigError
+
+    try:
+        report_file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--report {report_file}: cannot be written: {error.strerror}") from error
 
 
 def _how_to_resume(run: str | None) -> str:
@@ -113,7 +126,8 @@ def _stop_on_signal() -> Iterator[threading.Event]:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
-        click.echo("\nstopping after the batch at hand; press Ctrl-C again to stop at once", err=True)
+        # Not by print: the signal may have come in the middle of one, which cannot be entered twice.
+        os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, STOPPING)
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -32,12 +32,13 @@ def list_(limit: int, ledger: Path | None) -> None:
     from agent.ledger import Ledger
 
     with Ledger(ledger) as book:
-        records = book.runs()
+        records = book.runs(limit)
+        # Counted afresh: a run that was killed has left no report.
+        done = [len(book.finished_frames(record.id)) for record in records]
     if not records:
         click.echo("no runs yet")
-    for record in records[:limit]:
-        frames = record.report.get("frames", {})
-        count = f"{frames.get('done', 0)}/{sum(map(len, record.frames.values()))} frames"
+    for record, finished in zip(records, done, strict=True):
+        count = f"{finished}/{sum(map(len, record.frames.values()))} frames"
         click.echo(
             f"{record.id}  {record.created[:19]}  {record.status:<11}  {record.target:<12}  {count:<18}  {record.model}"
         )
@@ -47,17 +48,17 @@ def list_(limit: int, ledger: Path | None) -> None:
 @click.argument("run")
 @_LEDGER
 def show(run: str, ledger: Path | None) -> None:
-    """One run as JSON: what was asked, what came of it, what it made."""
-    from agent.ledger import KINDS, Ledger
+    """One run as JSON: what was asked, what came of it, and what of it nothing has replaced or undone since."""
+    from agent.ledger import Ledger
 
     with Ledger(ledger) as book:
         record = book.run(run)
-        made = book.made(run=record.id)
+        made = book.made_counts(record.id)
         skipped = book.skipped(record.id)
     values = {
         **{name: getattr(record, name) for name in record.__dataclass_fields__ if name != "frames"},
         "frames": {f"job {job}": len(numbers) for job, numbers in record.frames.items()},
-        "made": {kind: sum(item.kind == kind for item in made) for kind in KINDS},
+        "made": made,
         "skipped": {f"job {job}, frame {frame}": reason for (job, frame), reason in skipped.items()},
     }
     click.echo(json.dumps(values, indent=2))

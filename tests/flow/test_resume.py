@@ -4,14 +4,16 @@ import threading
 
 import pytest
 
+from agent.cli import main
 from agent.commands.running import watch_run
 from agent.cvat.annotations_api import create, get_annotations
 from agent.cvat.work import find_work
 from agent.errors import BadRequest, RequestCancelled, ServerError
 from agent.ledger import Ledger
 from agent.options import Options, Target
+from agent.plan import frames_by_job
 from agent.runs import Surroundings, resume, start
-from agent.survey import survey_jobs
+from agent.survey import Surveyor
 from tests.support.material import make_image_task
 
 FUNCTION = """
@@ -128,9 +130,10 @@ def test_a_run_that_another_process_is_working_on_is_refused_before_anything_is_
     assert len(sandbox.requests) == asked
 
 
-def test_no_thread_is_left_when_recovery_fails(runs, sandbox):
+def test_no_thread_is_left_when_recovery_fails(runs):
     run = runs.interrupted()
-    runs.ledger.write_upload(run, runs.job(), [3], {"shapes": [], "tags": [], "tracks": [{}]}, {}, [])
+    payload = {"shapes": [{**runs.stored()["shapes"][0], "label_id": 999_999, "frame": 3}]}
+    runs.ledger.write_upload(run, runs.job(), [3], payload, {"shapes": 10**6}, [])
     before = {thread for thread in threading.enumerate() if thread.name == "upload"}
     with pytest.raises(ServerError):
         resume(run, runs.around())
@@ -140,7 +143,7 @@ def test_no_thread_is_left_when_recovery_fails(runs, sandbox):
 def test_after_ctrl_c_a_lost_answer_is_left_to_the_resumed_run(runs, sandbox):
     """Once asked to stop, the waiting between two looks is over, so nothing may be sent again."""
     patches = {"method": "PATCH", "path": r"/api/jobs/\d+/annotations"}
-    fault = sandbox.faults.add(**patches, cut=True, when="after", count=8)
+    fault = sandbox.faults.add(**patches, cut=True, when="before", count=8)
     run = runs.interrupted()
     assert fault.struck == 1
     sandbox.faults.clear()
@@ -171,7 +174,7 @@ def test_only_the_chosen_frames_are_remembered(runs, session):
     runs.draw()
     (work,) = find_work(session, Target("task", runs.task))
     options = Options(model="x:y", skip_overlapping=0.5)
-    survey = survey_jobs(session, work, {work.jobs[0].id: [4]}, options, None, None)
+    survey = Surveyor(session, options, runs.ledger).look(work, {work.jobs[0].id: [4]}, whole=())
     assert set(survey.existing) == {(work.jobs[0].id, 4)}
 
 
@@ -185,3 +188,18 @@ def test_a_report_that_cannot_be_written_is_told_before_the_run(runs, tmp_path):
 
     with pytest.raises(ConfigError, match="--report"):
         watch_run(runs.session.settings, work, None, tmp_path / "file" / "report.json", None)
+
+
+def test_long_runs_are_planned_in_linear_time():
+    """100,000 frames took hours when each of them looked at all the others."""
+    assert frames_by_job((frame // 1000, frame) for frame in range(100_000))[99] == list(range(99_000, 100_000))
+
+
+def test_a_killed_run_is_listed_with_what_it_has_done(runs, capsys):
+    run = runs.ledger.begin(
+        server="http://a", user="bot", target="task 1", model="m", model_version="1", options={}, frames={1: range(9)}
+    )
+    runs.ledger.write_upload(run, 1, [0, 1, 2], {}, {}, [])
+    with pytest.raises(SystemExit):
+        main(["runs", "list", "--ledger", str(runs.ledger.path)])
+    assert "3/9 frames" in capsys.readouterr().out

@@ -107,3 +107,68 @@ def test_a_newer_ledger_is_refused(tmp_path):
         ledger._db.execute("PRAGMA user_version=99")
     with pytest.raises(ConfigError, match="newer cvat-sidecar"):
         Ledger(path)
+
+
+def test_what_was_removed_is_nobodys_any_more(ledger):
+    old, other = begin(ledger), begin(ledger, "http://b")
+    for run in (old, other):
+        ledger.mark_created(ledger.write_upload(run, 7, [3], {"shapes": [SHAPE]}, {}, []), {"shapes": [1]})
+    run = begin(ledger)
+    ledger.mark_done(ledger.write_upload(run, 7, [3], {}, {}, [("shapes", 1)]), [("shapes", 1)])
+    assert ledger.made(run=old) == []
+    assert len(ledger.made(run=other)) == 1, "an equal id of another server is another thing"
+    ledger.forget_made(other, 7, [("shapes", 1)])
+    assert ledger.made_counts(other) == {"tags": 0, "shapes": 0, "tracks": 0}
+
+
+def test_only_unsettled_uploads_are_looked_at_again(ledger):
+    run = begin(ledger)
+    done, resent, sending = (ledger.write_upload(run, 7, [n], {}, {}, []) for n in range(3))
+    ledger.mark_resent(resent)
+    for upload in (done, resent):
+        ledger.mark_done(upload)
+    assert [upload.number for upload in ledger.uploads(run, 7, unsettled=True)] == [resent.number, sending.number]
+
+
+def test_labels_are_counted_by_job(ledger):
+    run = begin(ledger)
+    for job in (7, 7, 8):
+        ledger.write_upload(run, job, [3], {"shapes": [SHAPE, {**SHAPE, "label_id": 2}], "tags": [SHAPE]}, {}, [])
+    assert ledger.label_counts(run, 7) == {1: 4, 2: 2}
+    assert ledger.jobs(run) == [7, 8]
+
+
+def test_a_full_disk_is_told_and_leaves_the_ledger_usable(ledger):
+    run = begin(ledger)
+    (pages,) = ledger._db.execute("PRAGMA page_count").fetchone()
+    ledger._db.execute(f"PRAGMA max_page_count={pages}")
+    numbers = list(range(100_000))
+    with pytest.raises(ConfigError, match=r"cannot use .* full"):
+        begin(ledger, frames={1: numbers})
+    ledger._db.execute(f"PRAGMA max_page_count={pages * 1000}")
+    begin(ledger, frames={1: numbers})
+    assert len(ledger.runs()) == 2
+    assert ledger.run(run).status == "running"
+
+
+def test_a_closed_ledger_is_no_defect(ledger):
+    ledger.close()
+    with pytest.raises(ConfigError, match="cannot use"):
+        ledger.runs()
+
+
+def test_a_lock_whose_holder_has_just_ended_is_not_taken_over(ledger):
+    """Its file is gone: whoever comes next locks a new one, and would not see ours."""
+    run = begin(ledger)
+    path = ledger.path.with_name(f"{ledger.path.name}.{run}.lock")
+    opened = type(path).open
+
+    def open_late(self, *args, **more):
+        file = opened(self, *args, **more)
+        self.unlink()
+        return file
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(path), "open", open_late)
+        with pytest.raises(BadRequest, match="another process"), ledger.hold(run):
+            pass
