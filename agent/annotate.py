@@ -107,7 +107,7 @@ class _Flow:
     def skip(self, place: Place, reason: str) -> None:
         job, frame = place
         self._sink.skip(job, frame, reason)
-        self._report.skip(f"task {self._plan.work.task_id}, frame {frame}", reason)
+        self._report.skip(self._plan.work.task_id, job, frame, reason)
         if len(self._report.skipped) > self._plan.max_bad_frames:
             raise BadPrediction(
                 f"{len(self._report.skipped)} frames failed, more than --max-bad-frames"

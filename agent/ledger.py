@@ -130,6 +130,15 @@ class Ledger(LedgerFile):
         )  # fmt: skip
         return [Upload.of(row) for row in rows]
 
+    def unanswered(self, job: int, server: str) -> list[str]:
+        """The runs that have sent something to a job and do not know what became of it."""
+        rows = self._rows(
+            "SELECT DISTINCT u.run FROM uploads u JOIN runs r ON r.id = u.run"
+            " WHERE u.job = ? AND u.state = 'sending' AND r.server = ? ORDER BY r.rowid",
+            job, server,
+        )  # fmt: skip
+        return [row["run"] for row in rows]
+
     def jobs(self, run: str) -> list[int]:
         """The jobs that the run has sent something to."""
         return [row["job"] for row in self._rows("SELECT DISTINCT job FROM uploads WHERE run = ? ORDER BY job", run)]

@@ -18,7 +18,7 @@ class RunReport:
     done: int = 0
     annotations: Counter[str] = field(default_factory=Counter)
     skipped: dict[str, str] = field(default_factory=dict)
-    """`task/frame` -> why there is nothing for it."""
+    """`task …, job …, frame …` -> why there is nothing for it."""
     dropped: Counter[str] = field(default_factory=Counter)
     """Detections of model labels that have no place in the task."""
     dropped_why: dict[str, str] = field(default_factory=dict)
@@ -48,10 +48,11 @@ class RunReport:
         self.done += 1
         self.annotations.update(labels)
 
-    def skip(self, where: str, reason: str) -> None:
+    def skip(self, task: int, job: int, frame: int, reason: str) -> None:
         """Counts a frame for which there is nothing."""
         self.done += 1
-        self.skipped[where] = reason
+        # With the job: ground truth jobs have frames that other jobs have too.
+        self.skipped[f"task {task}, job {job}, frame {frame}"] = reason
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for a file."""

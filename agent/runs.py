@@ -161,12 +161,12 @@ def _new_report(plans: Sequence[Plan]) -> RunReport:
 def _count_earlier(report: RunReport, run: str, plans: Sequence[Plan], ledger: Ledger) -> None:
     """Counts what the run had done before it was interrupted."""
     report.run = run
-    report.done = sum(plan.earlier for plan in plans)
     names = {label.id: label.name for plan in plans for label in plan.work.labels}
     tasks = {job.id: plan.work.task_id for plan in plans for job in plan.work.jobs}
     for (job, frame), reason in ledger.skipped(run).items():
         if job in tasks:
-            report.skipped[f"task {tasks[job]}, frame {frame}"] = reason
+            report.skip(tasks[job], job, frame, reason)
+    report.done = sum(plan.earlier for plan in plans)  # the skipped ones are among them
     for job in tasks.keys() & set(ledger.jobs(run)):
         for label, count in ledger.label_counts(run, job).items():
             report.annotations[names.get(label, "?")] += count

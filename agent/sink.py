@@ -105,6 +105,7 @@ class UploadSink:
         self.busy_seconds = 0.0
         self._removed = 0
         self._error: BaseException | None = None
+        self._abandoned = False
         self._uploads: JobUploads | None = None
         self._pending: _Pending | None = None
         # A short queue: when the server is slower than the model, the model waits rather than memory grows.
@@ -134,14 +135,15 @@ class UploadSink:
     def abandon(self, patience: float | None = None) -> None:
         """Ends the thread after the upload it works on; what waits is not sent, a resumed run does it again."""
         self._error = self._error or RequestCancelled("abandoned")
-        with suppress(queue.Full):
-            self._queue.put(None, timeout=patience)
+        self._abandoned = True
+        with suppress(queue.Full):  # then the thread sees it at the next item
+            self._queue.put_nowait(None)
         self._thread.join(patience)
 
     # ----------------------------------------------------------- in the thread
 
     def _work(self) -> None:
-        while (item := self._next()) is not None:
+        while (item := self._next()) is not None and not self._abandoned:
             if self._error is None:
                 self._guard(self._take, item)
         if self._error is None:

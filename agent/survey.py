@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -10,9 +11,9 @@ from typing import Any
 
 from agent.cvat.annotations_api import get_annotations
 from agent.cvat.session import Session
-from agent.cvat.uploads import untouched
+from agent.cvat.uploads import JobUploads, untouched
 from agent.cvat.work import JobWork, TaskWork
-from agent.errors import ConfigError
+from agent.errors import BadRequest, ConfigError
 from agent.existing import Item, shapes_by_frame
 from agent.ledger import KINDS, Ledger
 from agent.options import Options
@@ -53,6 +54,8 @@ class Surveyor:
             here = {frame for kind, frame in owners if kind == job.type and job.start <= frame <= job.stop}
             if not here or not (wanted.get(job.id) or self._options.skip_overlapping is not None):
                 continue
+            if self._options.replace == "own" and not self._dry_run:
+                self._adopt(job, survey)
             stored = get_annotations(self._session, job.id)
             gone = self._own(job)
             if numbers := wanted.get(job.id):
@@ -63,6 +66,17 @@ class Surveyor:
                 for frame, shapes in shapes_by_frame(staying, job.stop, here).items():
                     survey.existing.setdefault((owners[job.type, frame], frame), []).extend(shapes)
         return survey
+
+    def _adopt(self, job: JobWork, survey: Survey) -> None:
+        """Makes earlier runs, which were killed, know what they made in the job; else it would stay for ever."""
+        for run in self._ledger.unanswered(job.id, self._session.url):
+            if run == self._run:
+                continue
+            try:
+                with self._ledger.hold(run):
+                    JobUploads(self._session, self._ledger, run, job.id, wait=time.sleep).adopt()
+            except BadRequest:
+                survey.warnings.append(f"job {job.id}: run {run} is still going on; what it makes now stays")
 
     def _own(self, job: JobWork) -> set[tuple[str, int]]:
         if self._run is None:

@@ -148,6 +148,8 @@ def _typed(text: str, value: str) -> Any:
         except (ValueError, KeyError) as error:
             raise ConfigError(f"-p {text!r}: {rest!r} is no {kind}") from error
     try:
-        return tomllib.loads(f"x = {value}")["x"]
+        found = tomllib.loads(f"x = {value}")["x"]
     except tomllib.TOMLDecodeError:
         return value
+    # A date stays text: no option of a model is one, and the ledger could not keep it.
+    return found if isinstance(found, bool | int | float | str | list | dict) else value

@@ -1,6 +1,7 @@
 """Runs that stop half way and go on: what they replace, what they count, and who may work on them."""
 
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -12,8 +13,10 @@ from agent.errors import BadRequest, RequestCancelled, ServerError
 from agent.ledger import Ledger
 from agent.options import Options, Target
 from agent.plan import frames_by_job
+from agent.report import RunReport
 from agent.runs import Surroundings, resume, start
 from agent.survey import Surveyor
+from agent.undo import undo_run
 from tests.support.material import make_image_task
 
 FUNCTION = """
@@ -203,3 +206,69 @@ def test_a_killed_run_is_listed_with_what_it_has_done(runs, capsys):
     with pytest.raises(SystemExit):
         main(["runs", "list", "--ledger", str(runs.ledger.path)])
     assert "3/9 frames" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arrived", [False, True])
+def test_own_replaces_what_a_killed_run_sent_without_hearing_the_answer(runs, session, arrived):
+    runs.start()
+    (shape, *_) = runs.stored()["shapes"]
+    killed = runs.ledger.begin(
+        server=session.url, user="bot", target=f"task {runs.task}", model="m", model_version="1", options={}, frames={}
+    )
+    payload = {"shapes": [{**shape, "points": [7, 7, 70, 70]}]}
+    runs.ledger.write_upload(killed, runs.job(), [0], payload, {"shapes": shape["id"]}, [])
+    if arrived:
+        create(session, runs.job(), payload)
+    runs.start(replace="own")
+    assert [item["points"] for item in runs.stored()["shapes"]] == [[1, 2, 90, 80]] * 6
+
+
+def test_own_leaves_a_run_alone_that_is_still_going_on(runs, session):
+    going = runs.ledger.begin(
+        server=session.url, user="bot", target="task 1", model="m", model_version="1", options={}, frames={}
+    )
+    upload = runs.ledger.write_upload(going, runs.job(), [0], {"shapes": []}, {}, [])
+    with runs.ledger.hold(going):
+        runs.start(replace="own")
+    assert runs.ledger.uploads(going) == [upload]
+
+
+def test_a_bad_frame_of_two_jobs_counts_twice(runs):
+    report = RunReport(total=2)
+    report.skip(1, 2, 3, "torn")
+    report.skip(1, 9, 3, "torn")
+    assert (report.done, len(report.skipped)) == (2, 2)
+
+
+def test_a_label_that_vanishes_meanwhile_ends_the_run_and_a_resumed_one_does_without_it(session, ledger, tmp_path):
+    task = make_image_task(session, count=6, labels=[{"name": "thing"}, {"name": "other"}])
+    runs = Runs(session, task, ledger, tmp_path)
+    text = FUNCTION.replace('"rectangle")]', '"rectangle"), cvataa.label_spec("other", 1, type="rectangle")]')
+    runs.model.write_text(text.replace("return [", "return [cvataa.rectangle(1, [5, 5, 60, 60]), "))
+    (work,) = find_work(session, Target("task", task))
+    (label,) = (label.id for label in work.labels if label.name == "thing")
+    options, around = Options(model=f"cvat:{runs.model}"), runs.around()
+
+    def vanish(done, total):
+        if done == 1:
+            session.request("DELETE", f"/api/labels/{label}")
+
+    with pytest.raises(ServerError, match="label"):
+        start(Target("task", task), options, replace(around, progress=vanish))
+    (record,) = ledger.runs()
+    assert record.status == "failed"
+    assert resume(record.id, runs.around()).annotations == {"other": 6}
+    assert len(runs.stored()["shapes"]) == 6
+
+
+def test_a_task_that_is_deleted_meanwhile_is_a_servers_error_and_can_be_undone(runs, session):
+    around = replace(runs.around(), progress=lambda done, total: done == 1 and delete(session, runs.task))
+    with pytest.raises(ServerError):
+        start(Target("task", runs.task), Options(model=f"cvat:{runs.model}"), around)
+    (record,) = runs.ledger.runs()
+    assert record.status == "failed"
+    assert undo_run(record.id, session.settings, runs.ledger.path).removed == 0
+
+
+def delete(session, task):
+    session.request("DELETE", f"/api/tasks/{task}")

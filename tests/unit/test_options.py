@@ -31,3 +31,9 @@ def test_there_is_one_target(ids):
 
 def test_target_reads_what_it_wrote():
     assert Target.parse(str(Target("job", 7))) == Target("job", 7)
+
+
+def test_a_date_among_the_models_options_stays_text():
+    from agent.commands.options import model_params
+
+    assert model_params(("a=2026-01-01", "b=[1, 2]", "c=true")) == {"a": "2026-01-01", "b": [1, 2], "c": True}
