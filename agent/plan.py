@@ -79,6 +79,13 @@ class Plan:
         return Frame(frame.index, frame.name, np.ascontiguousarray(part))
 
 
+def check_options(options: Options) -> None:
+    """Says what is wrong with options that make_plans will read, before any request and before a model is loaded."""
+    parse_selection(options.selection, options.seed)
+    if options.label_map:
+        load_label_map(options.label_map)
+
+
 def make_plans(
     session: Session,
     work: Sequence[TaskWork],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from agent.lease import LocalLease
 from agent.ledger import Ledger
 from agent.models import LoadedModel, load_model
 from agent.options import Options, Target
-from agent.plan import Plan, frames_by_job, make_plans
+from agent.plan import Plan, check_options, frames_by_job, make_plans
 from agent.preview import Preview
 from agent.report import RunReport
 from agent.sink import DrySink, Sink, UploadSink
@@ -43,11 +43,12 @@ class Surroundings:
 
 def start(target: Target, options: Options, around: Surroundings, *, dry_run: bool = False) -> RunReport:
     """Annotates the target; what was done until an error or Ctrl-C stays, and the ledger knows it."""
+    check_options(options)
     with ExitStack() as stack:
         session = stack.enter_context(open_session(around.server))
         ledger = stack.enter_context(Ledger(around.ledger))
         work = _work(session, target, options)
-        loaded = stack.enter_context(_model(options))
+        loaded = stack.enter_context(closing(_detector(options)))
         plans = make_plans(session, work, options, loaded, ledger, dry_run=dry_run)
         _stop_here(around)
         if dry_run:
@@ -80,7 +81,7 @@ def resume(run: str, around: Surroundings) -> RunReport:
         if session.url != record.server:
             raise ConfigError(f"run {record.id}: it went to {record.server}, not to {session.url}")
         work = _work(session, Target.parse(record.target), options)
-        loaded = stack.enter_context(_model(options))
+        loaded = stack.enter_context(closing(_detector(options)))
         if loaded.version != record.model_version:
             raise ModelError(
                 f"run {record.id}: it began with version {record.model_version} of {options.model}, which is now"
@@ -101,15 +102,11 @@ def _work(session: Session, target: Target, options: Options) -> list[TaskWork]:
     return find_work(session, target, ground_truth=options.ground_truth, honeypots=options.honeypots)
 
 
-@contextmanager
-def _model(options: Options) -> Iterator[LoadedModel]:
+def _detector(options: Options) -> LoadedModel:
     loaded = load_model(options.model, device=options.device, options=options.params)
     if loaded.kind != "detector":
         raise ModelError(f"{options.model}: it is a model of the kind {loaded.kind}, allowed here: detector")
-    try:
-        yield loaded
-    finally:
-        getattr(loaded.model, "close", lambda: None)()
+    return loaded
 
 
 def _recorded(

@@ -39,7 +39,7 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
     default="all",
     show_default=True,
     metavar="WHICH",
-    help="all, empty (no annotations yet), 0-99,200, every:10 or random:50.",
+    help="all, empty (no annotations yet), 0-99,200, every:10, random:50, or several joined by '+'.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="For --frames random:N.")
 @click.option("--roi", metavar="L,T,R,B", help="Show the model this part of each frame only, in pixels.")
@@ -100,8 +100,8 @@ def command(**values: Any) -> int:
     from agent.commands.running import run_annotation
     from agent.options import Options, Target
 
+    target = Target.of(**{kind: values.pop(kind) for kind in Target.KINDS})
     server = server_settings(values)
-    target = Target.of(task=values.pop("task"), job=values.pop("job"), project=values.pop("project"))
     files = {name: values.pop(name) for name in ("preview", "report", "ledger")}
     dry_run = values.pop("dry_run")
     params = model_params(values.pop("params"))

@@ -34,8 +34,8 @@ def match(**values: Any) -> None:
     from agent.models import load_model
     from agent.options import Target, parse_mapping
 
-    server = server_settings(values)
     target = Target.of(**{kind: values[kind] for kind in Target.KINDS})
+    server = server_settings(values)
     request = parse_mapping(values["mapping"])
     label_map = load_label_map(values["label_map"]) if values["label_map"] else None
     with open_session(server) as session:

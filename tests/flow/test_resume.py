@@ -9,7 +9,7 @@ from agent.cli import main
 from agent.commands.running import watch_run
 from agent.cvat.annotations_api import create, get_annotations
 from agent.cvat.work import find_work
-from agent.errors import BadRequest, RequestCancelled, ServerError
+from agent.errors import BadRequest, ConfigError, RequestCancelled, ServerError
 from agent.ledger import Ledger
 from agent.options import Options, Target
 from agent.plan import frames_by_job
@@ -182,8 +182,6 @@ def test_only_the_chosen_frames_are_remembered(runs, session):
 
 
 def test_a_report_that_cannot_be_written_is_told_before_the_run(runs, tmp_path):
-    from agent.errors import ConfigError
-
     (tmp_path / "file").write_text("")
 
     def work(around):
@@ -191,6 +189,14 @@ def test_a_report_that_cannot_be_written_is_told_before_the_run(runs, tmp_path):
 
     with pytest.raises(ConfigError, match="--report"):
         watch_run(runs.session.settings, work, None, tmp_path / "file" / "report.json", None)
+
+
+@pytest.mark.parametrize("wrong", [{"selection": "nonsense"}, {"label_map": "there-is-none"}])
+def test_a_wrong_option_is_told_before_any_request(runs, sandbox, wrong):
+    asked = len(sandbox.requests)
+    with pytest.raises(ConfigError):
+        runs.start(**wrong)
+    assert len(sandbox.requests) == asked
 
 
 def test_long_runs_are_planned_in_linear_time():
