@@ -11,7 +11,6 @@ import pytest
 
 if TYPE_CHECKING:
     from agent.cvat.session import Session
-
     from agent.sandbox import Sandbox
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,9 +50,8 @@ def sandbox() -> Iterator[Sandbox]:
 @pytest.fixture
 def session(sandbox: Sandbox) -> Iterator[Session]:
     """bot's session at the sandbox."""
-    from agent.cvat.session import open_session
-
     from agent.config import ServerSettings
+    from agent.cvat.session import open_session
 
     with open_session(ServerSettings(host=sandbox.url, user="bot", password="secret")) as opened:
         yield opened
