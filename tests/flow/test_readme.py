@@ -1,0 +1,33 @@
+"""What the README promises to a model author: its adapter, installed as somebody's package, works as it stands there."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_adapter_of_the_readme_works_as_a_plugin(tmp_path):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?class BrightSpots.*?)```", text, re.DOTALL)
+    assert len(code.strip().splitlines()) <= 25
+    package = tmp_path / "site"
+    info = package / "my_package-1.dist-info"
+    info.mkdir(parents=True)
+    (package / "bright.py").write_text(code)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-package\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[cvat_sidecar.adapters]\nbright = bright\n")
+    report = tmp_path / "report.json"
+    command = [sys.executable, "-m", "agent.cli", "demo", "--model", "bright:200", "-p", "margin=3"]
+    done = subprocess.run(
+        [*command, "--report", str(report), "--preview", str(tmp_path / "pictures")],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(package), str(ROOT)])},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(report.read_text())["annotations"] == {"spot": 4}
