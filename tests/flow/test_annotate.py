@@ -255,7 +255,7 @@ def test_thirty_percent_of_faults(sandbox, session, task, function):
     """The run completes, and nothing is doubled or lost."""
     for seed, fault in enumerate(({"status": 500}, {"status": 429}, {"cut": True})):
         for when in ("before", "after"):
-            sandbox.faults.add(path=r"/api/.*", probability=0.05, seed=seed, when=when, count=10_000, **fault)
+            sandbox.faults.add(path=r"/api/.*", probability=0.06, seed=seed, when=when, count=10_000, **fault)
     try:
         assert run(sandbox, "annotate", "--task", task, "--model", function()) == 0
     finally:
