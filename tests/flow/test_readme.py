@@ -1,4 +1,4 @@
-"""What the README promises to a model author: its adapter, installed as somebody's package, works as it stands there."""
+"""What the README promises to a model author: its adapter, installed as a package, works as it stands there."""
 
 import json
 import os
