@@ -10,7 +10,7 @@ import difflib
 import os
 import tomllib
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,12 @@ class ServerSettings:
     """Seconds that the server may be silent within a call; a call may take ten times that in all."""
     retries: int = 6
     """How often a call that may be repeated is tried again."""
+
+    def for_run_at(self, server: str) -> ServerSettings:
+        """These settings for a run that went to a server; they hold where they name a server themselves."""
+        named = self.host is not None or self.port is not None or self.profile is not None
+        # Without credentials it is cvat-cli's default profile that counts, and that names a server too.
+        return self if named or not (self.user or self.token) else replace(self, host=server)
 
 
 _SERVER_KEYS = {

@@ -61,7 +61,9 @@ class RunReport:
             "frames": {"total": self.total, "done": self.done, "skipped": dict(self.skipped)},
             "annotations": dict(self.annotations.most_common()),
             "dropped": {
-                name: {"count": self.dropped[name], "why": why} for name, why in sorted(self.dropped_why.items())
+                # Models may leave out what they are not asked for: a count is told only where there is one.
+                name: {"why": why, **({"count": self.dropped[name]} if self.dropped[name] else {})}
+                for name, why in sorted(self.dropped_why.items())
             },
             "refused": dict(self.refused.most_common()),
             "removed": self.removed,
@@ -80,7 +82,8 @@ class RunReport:
             yield f"left out    {self.refused.total()}"
             yield from _rows(self.refused.most_common())
         if self.dropped_why:
-            yield f"dropped     {len(self.dropped_why)} labels of the model, {self.dropped.total()} detections"
+            seen = f", {self.dropped.total()} of their detections seen" if self.dropped else ""
+            yield f"dropped     {len(self.dropped_why)} labels of the model that have no place in the task{seen}"
             shown = sorted(self.dropped_why, key=lambda name: (-self.dropped[name], name))
             yield from _rows(((name, self.dropped[name]) for name in shown[:10]), self.dropped_why)
             if len(shown) > 10:

@@ -77,7 +77,7 @@ def resume(run: str, around: Surroundings) -> RunReport:
         if record.status in ("done", "undone"):
             raise BadRequest(f"run {record.id}: it is {record.status}, allowed: running, interrupted or failed")
         options = Options.from_json(record.options)
-        session = stack.enter_context(open_session(around.server))
+        session = stack.enter_context(open_session(around.server.for_run_at(record.server)))
         if session.url != record.server:
             raise ConfigError(f"run {record.id}: it went to {record.server}, not to {session.url}")
         work = _work(session, Target.parse(record.target), options)

@@ -37,7 +37,7 @@ class UndoResult:
 
 def undo_run(run: str, server: ServerSettings, ledger: Path | None, *, changed_too: bool = False) -> UndoResult:
     """Removes what the run created. A run that is still going must be stopped first."""
-    with Ledger(ledger) as book, open_session(server) as session:
+    with Ledger(ledger) as book, open_session(server.for_run_at(book.run(run).server)) as session:
         number = book.run(run).id
         with book.hold(number):
             record = book.run(number)

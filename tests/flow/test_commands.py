@@ -140,3 +140,13 @@ class TestProgress:
         now[0] += 5
         progress.update(95, 100)
         assert "95/100 frames, 1.0 frames/s, 0:05 left" in capsys.readouterr().err
+
+
+def test_a_run_is_undone_where_it_went_without_naming_the_server(sandbox, session, capsys):
+    task = make_image_task(session, count=1, labels=[{"name": "face"}])
+    server = ("--server-host", sandbox.url, "--auth", "bot:secret")
+    assert run("annotate", "--task", task, "--model", "opencv:face", *server) == 0
+    capsys.readouterr()
+    run("runs", "list")
+    number = capsys.readouterr().out.split()[0]
+    assert run("runs", "undo", number, "--auth", "bot:secret") == 0

@@ -79,3 +79,10 @@ def test_a_profile_stands_alone():
 def test_a_port_takes_the_place_of_the_files_profile(tmp_path):
     settings = load_server(write(tmp_path, '[cvat]\nprofile = "work"\n'), port=8080)
     assert (settings.profile, settings.port) == (None, 8080)
+
+
+def test_a_run_is_looked_for_where_it_went():
+    assert ServerSettings(token="t").for_run_at("http://x:8080").host == "http://x:8080"
+    assert ServerSettings(token="t", host="http://y").for_run_at("http://x").host == "http://y"
+    assert ServerSettings(profile="work").for_run_at("http://x").host is None
+    assert ServerSettings().for_run_at("http://x").host is None, "cvat-cli's default profile names its own server"
