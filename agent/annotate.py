@@ -66,9 +66,12 @@ class _Flow:
         """What the model is to see of the readable frames, `size` at a time."""
         batch: list[Frame] = []
         for place, frame in zip(self._plan.places, self._timed(frames), strict=True):
-            part = self._plan.view(frame) if isinstance(frame, Frame) else frame
-            if isinstance(part, BadFrame) or isinstance(frame, BadFrame):
-                self.skip(place, part.reason if isinstance(part, BadFrame) else "")
+            if isinstance(frame, BadFrame):
+                self.skip(place, frame.reason)
+                continue
+            part = self._plan.view(frame)
+            if isinstance(part, BadFrame):
+                self.skip(place, part.reason)
                 continue
             self.in_hand.append((place, frame))
             batch.append(part)

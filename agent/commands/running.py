@@ -144,7 +144,6 @@ class Progress:
         self.run: str | None = None
         self._clock = clock
         self._began = self._last = 0.0
-        self._shown = 0
         self._first: int | None = None
         self._live = sys.stderr.isatty() if live is None else live
         self._open = False
