@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from agent.domain import (
     Attribute,
@@ -63,6 +63,7 @@ __all__ = [
     "Points",
     "Polygon",
     "Polyline",
+    "PromptNeeds",
     "Prompts",
     "Rectangle",
     "Reidentifier",
@@ -104,26 +105,59 @@ class Detector(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class PromptNeeds:
+    """What a person has to mark before an interactor can answer; CVAT's editor holds them to it."""
+
+    positive: int = 1
+    """The least number of positive points."""
+    negative: int | None = 0
+    """The least number of negative points, None where it takes none."""
+    box: Literal["no", "optional", "required"] = "no"
+    texts: bool = False
+    """Whether it understands words."""
+
+
 @runtime_checkable
 class Interactor(Protocol):
-    """Answers clicks and boxes with shapes (CVAT's function kind `interactor`)."""
+    """Answers clicks and boxes with shapes (CVAT's function kind `interactor`).
+
+    It may have `needs: PromptNeeds` (PromptNeeds() where it is not said) and `help_message: str`, a line for annotators.
+    """
 
     def embed(self, frame: Frame) -> Any:
-        """What is worth keeping of a frame between two clicks; the agent caches it."""
+        """What is worth keeping of a frame between two clicks: arrays, tensors, or tuples and dicts of them.
+
+        The agent caches it by the picture's content, and bounds the cache by what `nbytes` of its arrays add up to.
+        """
         ...
 
-    def segment(self, embedding: Any, prompts: Prompts) -> Sequence[Detection]: ...
+    def segment(self, embedding: Any, prompts: Prompts) -> Sequence[Detection]:
+        """What was marked, best first, in pixels of the frame; a mask's score is the model's own opinion of it."""
+        ...
 
 
 @runtime_checkable
 class Tracker(Protocol):
-    """Follows shapes from frame to frame (CVAT's function kind `tracker`). States must survive pickling as bytes."""
+    """Follows shapes from frame to frame (CVAT's function kind `tracker`).
+
+    Each shape has a state of its own: CVAT may follow some of them and leave others, or mix those of several beginnings.
+    States are bytes, because they outlive the process: whatever is in them must be all that `follow` needs.
+    """
 
     shape_types: Sequence[str]
+    """The types of shapes that it can follow."""
 
-    def begin(self, frame: Frame, shapes: Sequence[Shape]) -> bytes: ...
+    def begin(self, frame: Frame, shapes: Sequence[Shape]) -> Sequence[bytes]:
+        """The state of each shape."""
+        ...
 
-    def follow(self, state: bytes, frame: Frame) -> tuple[bytes, Sequence[Shape | None]]: ...
+    def follow(self, frame: Frame, states: Sequence[bytes]) -> Sequence[tuple[bytes, Shape | None]]:
+        """For each state its next one, and the shape on this frame (of the type it began with), None while it is lost.
+
+        ValueError for a state that is not one of this model's.
+        """
+        ...
 
 
 @runtime_checkable
