@@ -55,7 +55,8 @@ _RANGES: dict[str, tuple[float, float]] = {"port": (1, 65535), "timeout": (0.1, 
 _RIVALS = (
     ("password_env", "password_file"), ("token_env", "token_file"), ("user", "token_env"), ("user", "token_file"),
 )  # fmt: skip
-_TABLES = ("cvat", "models", "engine")
+_TABLES = ("cvat", "engine", "service", "models", "queue", "gateway", "rules", "watch")
+_LISTS = ("models", "rules")
 
 
 def load_server(file: Path | None = None, **given: Any) -> ServerSettings:
@@ -89,8 +90,9 @@ def read_toml(file: Path) -> dict[str, Any]:
     for name in tables:
         if name not in _TABLES:
             raise ConfigError(f"{file}: unknown table [{name}]{_near(name, _TABLES)}")
-        if not isinstance(tables[name], dict):
-            raise ConfigError(f"{file}: {name}: got {tables[name]!r}, allowed: a table [{name}]")
+        if not isinstance(tables[name], list if name in _LISTS else dict):
+            form = f"tables [[{name}]]" if name in _LISTS else f"a table [{name}]"
+            raise ConfigError(f"{file}: {name}: got {tables[name]!r}, allowed: {form}")
     return tables
 
 

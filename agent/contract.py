@@ -11,6 +11,7 @@ A model may also have
     batch_size: int              how many frames it likes at once (1 where it is not said)
     facts: Mapping[str, str]     what `models show` prints: source, version, input size, format, licence, …
                                  `version` names the weights: the ledger keeps it
+    memory_bytes: int            what it takes, where the growth of the process does not tell it (a GPU's memory)
     close() -> None              called once when the model is no longer needed
 """
 
@@ -122,7 +123,7 @@ class PromptNeeds:
 class Interactor(Protocol):
     """Answers clicks and boxes with shapes (CVAT's function kind `interactor`).
 
-    It may have `needs: PromptNeeds` (PromptNeeds() where it is not said) and `help_message: str`, a line for annotators.
+    It may have `needs: PromptNeeds` (PromptNeeds() where it is not said) and `help_message: str`, for annotators.
     """
 
     def embed(self, frame: Frame) -> Any:
@@ -141,8 +142,8 @@ class Interactor(Protocol):
 class Tracker(Protocol):
     """Follows shapes from frame to frame (CVAT's function kind `tracker`).
 
-    Each shape has a state of its own: CVAT may follow some of them and leave others, or mix those of several beginnings.
-    States are bytes, because they outlive the process: whatever is in them must be all that `follow` needs.
+    Each shape has a state of its own: CVAT may follow some of them and leave others, or mix those of several
+    beginnings. States are bytes, because they outlive the process: they hold all that `follow` needs.
     """
 
     shape_types: Sequence[str]

@@ -1,19 +1,20 @@
-"""A loaded model behind a queue: one thread runs it, the most urgent batch first."""
+"""A loaded model behind a queue: one thread runs it, the most urgent first, calls of many gathered into batches."""
 
 from __future__ import annotations
 
+import contextvars
+import heapq
 import itertools
 import logging
-import queue
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
-from agent.contract import Context, Detection, Detector, Frame
+from agent.contract import Context, Detection, Frame
 from agent.errors import BadPrediction, ModelError
 
 log = logging.getLogger(__name__)
@@ -26,34 +27,68 @@ PATIENCE = 2.0
 INTERACTIVE, BATCH = 0, 1
 """Priorities: an interactive request goes before the next batch of a long one."""
 
+T = TypeVar("T")
+
 
 @dataclass(order=True, slots=True)
 class _Job:
     priority: int
     number: int
-    work: Callable[[], list[Prediction]] | None = field(compare=False)
-    answer: Future[list[Prediction]] = field(compare=False)
+    answer: Future[Any] = field(compare=False)
+    work: Callable[[], Any] | None = field(default=None, compare=False)
+    """What to do; or else frames for the detector, which may go with others."""
+    frames: Sequence[Frame] = field(default=(), compare=False)
+    context: Context | None = field(default=None, compare=False)
+    caller: contextvars.Context = field(default_factory=contextvars.copy_context, compare=False)
+    """So that a log line of the model's names the request that it belongs to."""
+
+    def goes_with(self, other: _Job) -> bool:
+        """Whether the model may see both at once."""
+        return self.context is not None and (self.priority, self.context) == (other.priority, other.context)
 
 
 class Host:
-    """Runs a detector in a thread of its own, so that frames come and results go while it works."""
+    """Runs a model in a thread of its own, so that frames come and results go while it works.
 
-    def __init__(self, model: Detector, *, batch_size: int = 1, name: str = "model") -> None:
+    `on_batch(frames, seconds)` hears of each batch of a detector, after it.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        batch_size: int = 1,
+        name: str = "model",
+        on_batch: Callable[[int, float], None] = lambda frames, seconds: None,
+    ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size: got {batch_size}, allowed: 1 or more")
         self.batch_size = batch_size
         self.busy_seconds = 0.0
         self._model = model
-        self._jobs: queue.PriorityQueue[_Job] = queue.PriorityQueue()
+        self._on_batch = on_batch
+        self._jobs: list[_Job] = []
         self._numbers = itertools.count()
-        self._closing = threading.Lock()
+        self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name=f"host-{name}", daemon=True)
         self._thread.start()
 
+    @property
+    def depth(self) -> int:
+        """How many calls wait for the model."""
+        return len(self._jobs)
+
     def submit(self, frames: Sequence[Frame], context: Context, priority: int = BATCH) -> Future[list[Prediction]]:
-        """The predictions for a batch, one for each frame, once its turn has come; a closed host cancels it."""
-        return self._put(priority, lambda: self._predict(frames, context))
+        """The predictions for a batch, one for each frame, once its turn has come; a closed host cancels it.
+
+        Calls that wait with the same context and priority are put together, up to `batch_size` frames.
+        """
+        return self._put(_Job(priority, next(self._numbers), Future(), frames=frames, context=context))
+
+    def call(self, work: Callable[[], T], priority: int = INTERACTIVE) -> Future[T]:
+        """What `work` gives, in the model's thread: for what is not detection. A closed host cancels it."""
+        return self._put(_Job(priority, next(self._numbers), Future(), work=work))
 
     def stream(
         self, batches: Iterable[list[Frame]], context: Context, ahead: int = 2
@@ -79,7 +114,12 @@ class Host:
 
         Returns after `patience` seconds at the latest.
         """
-        self._put(-1, None)
+        with self._changed:
+            self._closed = True
+            waiting, self._jobs = self._jobs, []
+            self._changed.notify_all()
+        for job in waiting:
+            job.answer.cancel()
         self._thread.join(patience)
 
     def __enter__(self) -> Host:
@@ -89,28 +129,61 @@ class Host:
         # A second Ctrl-C does not wait for a batch that takes minutes.
         self.close(PATIENCE if kind is KeyboardInterrupt else None)
 
-    def _put(self, priority: int, work: Callable[[], list[Prediction]] | None) -> Future[list[Prediction]]:
-        answer: Future[list[Prediction]] = Future()
-        with self._closing:
+    def _put(self, job: _Job) -> Future[Any]:
+        with self._changed:
             if self._closed:
-                answer.cancel()  # nobody would ever come to it
+                job.answer.cancel()  # nobody would ever come to it
             else:
-                self._jobs.put(_Job(priority, next(self._numbers), work, answer))
-                self._closed = work is None
-        return answer
+                heapq.heappush(self._jobs, job)
+                self._changed.notify_all()
+        return job.answer
+
+    # ----------------------------------------------------------- in the thread
 
     def _run(self) -> None:
-        while (job := self._jobs.get()).work is not None:
-            if not job.answer.set_running_or_notify_cancel():
+        while jobs := self._next():
+            if not (jobs := [job for job in jobs if job.answer.set_running_or_notify_cancel()]):
                 continue
             began = time.perf_counter()
-            try:
-                job.answer.set_result(job.work())
-            except BaseException as error:  # the thread must live on; whoever waits gets the error
-                job.answer.set_exception(error)
+            jobs[0].caller.run(self._answer, jobs)
             self.busy_seconds += time.perf_counter() - began
-        while not self._jobs.empty():
-            self._jobs.get_nowait().answer.cancel()
+
+    def _next(self) -> list[_Job]:
+        """The most urgent job, with others that may go with it; none when the host is closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._jobs or self._closed)
+            if self._closed:
+                return []
+            first = heapq.heappop(self._jobs)
+            together, room = [first], self.batch_size - len(first.frames)
+            for job in sorted(self._jobs):
+                if room > 0 and job.goes_with(first) and len(job.frames) <= room:
+                    together.append(job)
+                    room -= len(job.frames)
+            if len(together) > 1:
+                self._jobs = [job for job in self._jobs if job not in together]
+                heapq.heapify(self._jobs)
+            return together
+
+    def _answer(self, jobs: list[_Job]) -> None:
+        try:
+            if (work := jobs[0].work) is not None:
+                jobs[0].answer.set_result(work())
+                return
+            found = self._detect([frame for job in jobs for frame in job.frames], jobs[0].context or Context())
+            for job in jobs:
+                job.answer.set_result(found[: len(job.frames)])
+                found = found[len(job.frames) :]
+        except BaseException as error:  # the thread must live on; whoever waits gets the error
+            for job in jobs:
+                if not job.answer.done():
+                    job.answer.set_exception(error)
+
+    def _detect(self, frames: Sequence[Frame], context: Context) -> list[Prediction]:
+        began = time.perf_counter()
+        found = self._predict(frames, context)
+        self._on_batch(len(frames), time.perf_counter() - began)
+        return found
 
     def _predict(self, frames: Sequence[Frame], context: Context) -> list[Prediction]:
         try:

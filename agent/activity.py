@@ -1,0 +1,166 @@
+"""What this process is doing, and has done lately: the requests of all doors, with progress, cancellation and outcome.
+
+The doors open a `Request` around each piece of work; the status page, the metrics and the log live on what it tells.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+from typing import Literal
+
+from agent.errors import RequestCancelled, public_message
+from agent.log_fields import log_fields
+
+log = logging.getLogger(__name__)
+
+Outcome = Literal["running", "done", "failed", "cancelled"]
+REMEMBERED = 100
+"""Finished requests, and as many errors, that the status page can show."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRecord:
+    """How a request stands, at one moment."""
+
+    id: str
+    door: str
+    kind: str
+    """annotate_task, annotate_frame, interact, detect, track, reid, rule, …: what was asked for."""
+    model: str
+    what: str
+    """What it is about, for a person: `task 12`, `job 7 frame 3`."""
+    began: float
+    """Seconds since the epoch."""
+    ended: float | None = None
+    outcome: Outcome = "running"
+    done: int = 0
+    total: int = 0
+    run: str | None = None
+    """Of the ledger, where there is one."""
+    error: str | None = None
+    """What went wrong, as others may read it."""
+    quiet: bool = False
+    """One of very many: not listed among the finished, unless it failed."""
+
+    @property
+    def seconds(self) -> float:
+        return (self.ended or time.time()) - self.began
+
+
+class Request:
+    """A piece of work that somebody asked a door for; leaving it tells the outcome.
+
+    An exception that leaves the block makes it failed, or cancelled for RequestCancelled; it is not swallowed.
+    """
+
+    def __init__(self, record: RequestRecord, ended: Callable[[Request, BaseException | None], None]) -> None:
+        self.record = record
+        self.cancelled = threading.Event()
+        """Set by the status page; whoever works looks at it at every check-in."""
+        self.why = ""
+        self._ended = ended
+        self._fields = log_fields(request=record.id)
+
+    @property
+    def id(self) -> str:
+        return self.record.id
+
+    def progress(self, done: int, total: int) -> None:
+        self.record = replace(self.record, done=done, total=total)
+
+    def belongs_to(self, run: str) -> None:
+        """Names the ledger's run."""
+        self.record = replace(self.record, run=run)
+
+    def cancel(self, why: str) -> None:
+        self.why = self.why or why
+        self.cancelled.set()
+
+    def check(self) -> None:
+        """Raises RequestCancelled once somebody has cancelled it."""
+        if self.cancelled.is_set():
+            raise RequestCancelled(self.why)
+
+    def __enter__(self) -> Request:
+        self._fields.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._ended(self, error)
+        finally:
+            self._fields.__exit__(kind, error, trace)
+
+
+@dataclass(slots=True)
+class Activity:
+    """The requests that run now and those that ended lately. Threads may share it.
+
+    `on_end` hears of each that ends.
+    """
+
+    on_end: Callable[[RequestRecord], None] = lambda record: None
+    _running: dict[str, Request] = field(default_factory=dict)
+    _finished: deque[RequestRecord] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
+    _errors: deque[RequestRecord] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def begin(self, door: str, kind: str, model: str, what: str, *, quiet: bool = False) -> Request:
+        """A request that runs until its block is left: `with activity.begin("queue", …) as request:`."""
+        record = RequestRecord(secrets.token_hex(4), door, kind, model, what, time.time(), quiet=quiet)
+        request = Request(record, self._end)
+        with self._lock:
+            self._running[record.id] = request
+        return request
+
+    def running(self) -> list[RequestRecord]:
+        """Those that run, the oldest first."""
+        with self._lock:
+            return [request.record for request in self._running.values()]
+
+    def finished(self) -> list[RequestRecord]:
+        """Those that ended, the newest first."""
+        with self._lock:
+            return list(reversed(self._finished))
+
+    def errors(self) -> list[RequestRecord]:
+        """Those that failed, the newest first."""
+        with self._lock:
+            return list(reversed(self._errors))
+
+    def cancel(self, request: str, why: str = "cancelled on the status page") -> bool:
+        """Cancels a running request; False where there is none of that id."""
+        with self._lock:
+            found = self._running.get(request)
+        if found is not None:
+            found.cancel(why)
+        return found is not None
+
+    def _end(self, request: Request, error: BaseException | None) -> None:
+        outcome: Outcome = "done"
+        if error is not None:
+            outcome = "cancelled" if isinstance(error, RequestCancelled) else "failed"
+        text = None if error is None else (str(error) if outcome == "cancelled" else public_message(error))
+        record = replace(request.record, ended=time.time(), outcome=outcome, error=text)
+        request.record = record
+        with self._lock:
+            self._running.pop(record.id, None)
+            if not record.quiet or outcome == "failed":
+                self._finished.append(record)
+            if outcome == "failed":
+                self._errors.append(record)
+        level = logging.WARNING if outcome == "failed" else logging.DEBUG if record.quiet else logging.INFO
+        log.log(
+            level, "%s %s of %s for %s: %s after %.1f s%s", record.door, record.kind, record.what, record.model,
+            outcome, record.seconds, f": {text}" if text else "", exc_info=error if outcome == "failed" else None,
+        )  # fmt: skip
+        self.on_end(record)

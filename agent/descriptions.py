@@ -1,0 +1,74 @@
+"""What can be said of a model without loading it: kept on disk, so that menus list it while it still loads."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from agent.contract import Label, PromptNeeds
+from agent.models import LoadedModel
+from agent.service_config import ModelSettings
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """A model as menus show it."""
+
+    kind: str
+    labels: tuple[Label, ...] = ()
+    version: str = "unknown"
+    needs: PromptNeeds | None = None
+    help_message: str = ""
+    shape_types: tuple[str, ...] = ()
+    """What a tracker can follow."""
+
+    @classmethod
+    def of(cls, loaded: LoadedModel) -> Description:
+        model = loaded.model
+        return cls(
+            kind=loaded.kind,
+            labels=loaded.labels,
+            version=loaded.version,
+            needs=getattr(model, "needs", PromptNeeds()) if loaded.kind == "interactor" else None,
+            help_message=str(getattr(model, "help_message", "")),
+            shape_types=tuple(model.shape_types) if loaded.kind == "tracker" else (),
+        )
+
+
+class Descriptions:
+    """A folder of descriptions, by what names the model: its reference, device and options."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def read(self, settings: ModelSettings) -> Description | None:
+        """What was written for this model, None where nothing (readable) was."""
+        try:
+            return TypeAdapter(Description).validate_json(self._file(settings).read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValidationError) as error:
+            log.warning("the description of the model %s cannot be read: %s", settings.id, error)
+            return None
+
+    def write(self, settings: ModelSettings, description: Description) -> None:
+        file = self._file(settings)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        new = file.with_suffix(f".{os.getpid()}.new")
+        new.write_text(json.dumps(dataclasses.asdict(description)), encoding="utf-8")
+        new.replace(file)
+
+    def _file(self, settings: ModelSettings) -> Path:
+        key: Any = [settings.model, settings.options]
+        name = hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()[:24]
+        return self._folder / f"{name}.json"

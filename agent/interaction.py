@@ -1,0 +1,115 @@
+"""Clicks and boxes answered by an interactor, whose embeddings are kept by the picture's content."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from agent.contract import Detection, Frame, Prompts
+from agent.errors import BadPrediction, ModelError
+from agent.host import INTERACTIVE
+from agent.pool import HostedModel
+from agent.predict import check_predictions
+
+MIB = 2**20
+
+
+@dataclass(slots=True)
+class Embeddings:
+    """The embeddings used last, up to a number of bytes; a picture is embedded once, whoever asks for it how often."""
+
+    limit: int
+    bytes: int = 0
+    _kept: OrderedDict[Hashable, tuple[Any, int]] = field(default_factory=OrderedDict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def get(self, key: Hashable, embed: Callable[[], Any]) -> Any:
+        """What is kept under `key`, else what `embed` gives."""
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key][0]
+        found = embed()
+        size = size_of(found)
+        with self._lock:
+            if key not in self._kept and size <= self.limit:
+                self._kept[key] = (found, size)
+                self.bytes += size
+            while self.bytes > self.limit:
+                _, (_, gone) = self._kept.popitem(last=False)
+                self.bytes -= gone
+        return found
+
+    def forget(self, model: str) -> None:
+        """Drops what is kept for a model that was unloaded."""
+        with self._lock:
+            for key in [key for key in self._kept if isinstance(key, tuple) and key[0] == model]:
+                self.bytes -= self._kept.pop(key)[1]
+
+
+def interact(
+    hosted: HostedModel, embeddings: Embeddings, frame: Frame, prompts: Prompts, *, digest: str | None = None
+) -> Future[list[Detection]]:
+    """What the interactor finds under the prompts, best first; in the model's thread, before any batch that waits.
+
+    `digest` names the picture's content where the caller knows it already. The future raises BadPrediction where the
+    model fails or answers outside its contract.
+    """
+    model, loaded = hosted.loaded.model, hosted.loaded
+    key = (hosted.id, loaded.version, digest or content_digest(frame))
+
+    def work() -> list[Detection]:
+        try:
+            found = list(model.segment(embeddings.get(key, lambda: model.embed(frame)), prompts))
+        except ModelError:
+            raise
+        except Exception as error:
+            raise BadPrediction(f"{hosted.id}: the model failed: {type(error).__name__}: {error}") from error
+        return _checked(found, frame, hosted)
+
+    return hosted.host.call(work, INTERACTIVE)
+
+
+def content_digest(frame: Frame) -> str:
+    """Names the pixels of a frame."""
+    name = hashlib.blake2b(f"{frame.width}x{frame.height}".encode(), digest_size=16)
+    name.update(np.ascontiguousarray(frame.image).data)
+    return name.hexdigest()
+
+
+def size_of(value: Any) -> int:
+    """The bytes of the arrays and tensors in a value, however they are nested."""
+    if isinstance(value, bytes | bytearray):
+        return len(value)
+    if isinstance(value, str):
+        return len(value.encode())
+    if isinstance((size := getattr(value, "nbytes", None)), int):
+        return size
+    if isinstance(value, Mapping):
+        return sum(size_of(item) for item in value.values())
+    if isinstance(value, Sequence):
+        return sum(size_of(item) for item in value)
+    parts = vars(value).values() if hasattr(value, "__dict__") else ()
+    return sum(size_of(part) for part in parts)
+
+
+def _checked(found: Sequence[Any], frame: Frame, hosted: HostedModel) -> list[Detection]:
+    """Held to the contract; an interactor that names no labels may call its answer what it likes."""
+    if hosted.loaded.labels:
+        (checked,) = check_predictions([found], [frame], hosted.loaded.labels)
+        if isinstance(checked, BadPrediction):
+            raise checked
+        return checked
+    for detection in found:
+        if not isinstance(detection, Detection):
+            raise BadPrediction(f"{hosted.id}: got {type(detection).__name__}, allowed: Detection")
+        if detection.score is not None and not 0 <= detection.score <= 1:
+            raise BadPrediction(f"{hosted.id}: got the score {detection.score!r}, allowed: 0 to 1, or None")
+    return list(found)

@@ -1,0 +1,284 @@
+"""All of service.toml as one frozen value: the server, the models, and what each door may do.
+
+Only `serve`, `doctor` and `functions` read the whole of it; the other commands need the server's table (agent.config).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from agent.config import ServerSettings, load_server, read_toml
+from agent.errors import ConfigError
+from agent.toml_tables import read_table
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+Clock = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSettings:
+    """One of `[[models]]`: a model that the service offers."""
+
+    id: Id
+    """Names it in rules, in the gateway's function ids, in metrics and on the status page."""
+    model: str
+    """The model reference."""
+    name: str | None = None
+    """As CVAT's menus show it; the id where it is not said."""
+    description: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Of the adapter."""
+    device: str | None = None
+    batch_size: Count | None = None
+    threshold: Share | None = None
+    """For requests that bring none."""
+    label_map: Path | None = None
+    load: Literal["start", "use"] = "start"
+    idle_minutes: Annotated[float, Field(ge=0)] | None = None
+    """Unloaded after so long without work; 0 means never, None what [engine] says."""
+    doors: tuple[Literal["queue", "gateway"], ...] = ("queue", "gateway")
+    """Where people may find it; rules name models themselves."""
+    function_id: Count | None = None
+    """Of the native function that stands for it in CVAT; `functions register` remembers it without this."""
+
+    @property
+    def title(self) -> str:
+        return self.name or self.id
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """`[engine]`: where and how models run."""
+
+    device: str = "auto"
+    memory_mb: Positive | None = None
+    """What loaded models may take together; the one unused for longest goes first. None: no limit."""
+    idle_minutes: Annotated[float, Field(ge=0)] = 0.0
+    embeddings_mb: Positive = 512.0
+    """What interactors may keep of the frames that people clicked on."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSettings:
+    """`[service]`: the process and its status page."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8090
+    secret_env: str | None = None
+    """Variable with the password of the status page and its buttons; needed where `host` is not loopback."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Names (besides localhost and addresses) under which a browser may reach the status page."""
+    state_dir: Path | None = None
+    """Ledger, descriptions of models, tracking states. None: the folder that the commands use."""
+    grace_seconds: Annotated[float, Field(ge=0)] = 60.0
+    """How long a stop waits for what is held."""
+    batch_lanes: Count = 2
+    interactive_lanes: Count = 8
+    log_format: Literal["text", "json"] = "text"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+@dataclass(frozen=True, slots=True)
+class QueueSettings:
+    """`[queue]`: requests of CVAT Online and Enterprise."""
+
+    poll_seconds: Positive = 60.0
+    """How often we ask where the event stream is not there; with one, ten times as rarely."""
+    heartbeat_seconds: Positive = 10.0
+    frames_mb: Positive = 256.0
+    """What is kept of the frames that people work on."""
+    max_bad_frames: Annotated[int, Field(ge=0)] = 50
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySettings:
+    """`[gateway]`: calls in Nuclio's dialect, from CVAT's own menus."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8070
+    direct_ports: Port | None = None
+    """The first port of `direct` mode: each model gets one, in the order of service.toml. None: `dashboard` only."""
+    secret_env: str | None = None
+    """Variable with a secret that callers must show, as `X-Sidecar-Secret` or as the first part of the path."""
+    allow: tuple[str, ...] = ()
+    """Addresses or networks that may call; empty: all that reach us."""
+    score_attribute: str | None = "score"
+    """Name of an attribute that carries the score in percent, where a label of the task has one; "" or false: none."""
+    prefetch: bool = True
+    """Read the frames of a running request ahead; needs a login to CVAT."""
+    prefetch_mb: Positive = 256.0
+    max_body_mb: Positive = 64.0
+    max_megapixels: Positive = 100.0
+    timeout: Positive = 110.0
+    """Seconds for one call; CVAT waits 120 and its proxy 60 for people."""
+    concurrency: Count = 32
+
+
+@dataclass(frozen=True, slots=True)
+class RuleSettings:
+    """One of `[[rules]]`: work that is annotated by itself, and with which model. All conditions given must hold."""
+
+    name: Id
+    model: str
+    """The id of one of the [[models]]."""
+    projects: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    tasks: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    task_name: str | None = None
+    """A pattern as the shell's: `night-*`."""
+    label: str | None = None
+    """A pattern; one of the task's labels must fit."""
+    assignee: str | None = None
+    """The job's; a bot user whom people hand jobs to, for example."""
+    stages: tuple[Literal["annotation", "validation", "acceptance"], ...] = ("annotation",)
+    states: tuple[Literal["new", "in progress", "rejected", "completed"], ...] = ("new",)
+    media: Literal["image", "video"] | None = None
+    updated_within_hours: Positive | None = None
+    every_seconds: Annotated[float, Field(ge=1)] = 60.0
+    quiet_hours: tuple[Clock, Clock] | None = None
+    """No run begins between these times of the day, in the machine's time zone; ["22:00", "06:00"] is a night."""
+    jobs_per_hour: Count | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """As of `annotate`: threshold, label_map, mapping, frames, replace, skip_overlapping, roi, …"""
+    state_when_started: Literal["new", "in progress", "rejected", "completed"] | None = None
+    state_when_done: Literal["new", "in progress", "rejected", "completed"] | None = None
+    state_when_failed: Literal["new", "in progress", "rejected", "completed"] | None = None
+    issue_on_failure: bool = False
+    """Leave a comment issue on the job that says what went wrong."""
+    enabled: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class WatchSettings:
+    """`[watch]`: the receiver of webhooks that wakes the rules at once."""
+
+    webhook_secret_env: str | None = None
+    """Variable with the webhook's secret; without it no webhook is received."""
+    check_seconds: Positive = 5.0
+    """How often a running job is looked at: whether somebody has taken it back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """service.toml, read and checked."""
+
+    file: Path
+    server: ServerSettings
+    models: tuple[ModelSettings, ...] = ()
+    rules: tuple[RuleSettings, ...] = ()
+    engine: EngineSettings = field(default_factory=EngineSettings)
+    service: ServiceSettings = field(default_factory=ServiceSettings)
+    queue: QueueSettings | None = None
+    """None where the table is not there: the door stays shut."""
+    gateway: GatewaySettings | None = None
+    watch: WatchSettings = field(default_factory=WatchSettings)
+
+    def model(self, id_: str) -> ModelSettings:
+        """The model of this id. KeyError where there is none."""
+        return {model.id: model for model in self.models}[id_]
+
+    @property
+    def model_ids(self) -> tuple[str, ...]:
+        return tuple(model.id for model in self.models)
+
+
+def load_config(file: Path, **server: Any) -> Config:
+    """The whole of service.toml; `server` is what flags say of the server. ConfigError names the key that is wrong."""
+    tables = read_toml(file)
+    here = file.resolve().parent
+    config = Config(
+        file=file,
+        server=load_server(file, **server),
+        models=tuple(_model(row, f"{file}: models", here) for row in tables.get("models", ())),
+        rules=tuple(read_table(RuleSettings, row, _place(file, "rules", row)) for row in tables.get("rules", ())),
+        engine=read_table(EngineSettings, tables.get("engine", {}), f"{file}: engine"),
+        service=_service(tables.get("service", {}), f"{file}: service", here),
+        queue=read_table(QueueSettings, tables["queue"], f"{file}: queue") if "queue" in tables else None,
+        gateway=read_table(GatewaySettings, tables["gateway"], f"{file}: gateway") if "gateway" in tables else None,
+        watch=read_table(WatchSettings, tables.get("watch", {}), f"{file}: watch"),
+    )
+    _check(config)
+    return config
+
+
+def secret(variable: str | None, place: str) -> str | None:
+    """The secret in an environment variable; ConfigError where the variable is not set."""
+    if variable is None:
+        return None
+    if not (value := os.environ.get(variable)):
+        raise ConfigError(f"{place}: the environment has no variable {variable}")
+    return value
+
+
+def changes(old: Config, new: Config) -> list[str]:
+    """What differs, a line each, for the log; secrets are only ever names of variables in there."""
+    lines = []
+    for table in ("engine", "service", "queue", "gateway", "watch", "server"):
+        lines += _differences(table, getattr(old, table), getattr(new, table))
+    for table, key in (("models", "id"), ("rules", "name")):
+        before = {getattr(row, key): row for row in getattr(old, table)}
+        after = {getattr(row, key): row for row in getattr(new, table)}
+        lines += [f"{table} {name}: removed" for name in before if name not in after]
+        lines += [f"{table} {name}: added" for name in after if name not in before]
+        for name in before.keys() & after.keys():
+            lines += _differences(f"{table} {name}", before[name], after[name])
+    return lines
+
+
+def _differences(place: str, old: Any, new: Any) -> list[str]:
+    if old is None or new is None:
+        return [] if old is new else [f"{place}: {'added' if old is None else 'removed'}"]
+    lines = []
+    for part in dataclasses.fields(old):
+        before, after = getattr(old, part.name), getattr(new, part.name)
+        if before != after:
+            lines.append(
+                f"{place}: {part.name}: {before!r} -> {after!r}" if part.repr else f"{place}: {part.name} changed"
+            )
+    return lines
+
+
+def _place(file: Path, table: str, row: Any) -> str:
+    name = (row.get("id") or row.get("name")) if isinstance(row, Mapping) else None
+    return f"{file}: {table} {name!r}" if isinstance(name, str) else f"{file}: {table}"
+
+
+def _model(row: Any, place: str, here: Path) -> ModelSettings:
+    name = row.get("id") if isinstance(row, Mapping) else None
+    settings = read_table(ModelSettings, row, f"{place} {name!r}" if isinstance(name, str) else place)
+    if settings.label_map is not None:
+        # A bare name is one of the label maps that come with the program.
+        near = here / settings.label_map
+        return dataclasses.replace(settings, label_map=near if near.exists() else settings.label_map)
+    return settings
+
+
+def _service(table: Any, place: str, here: Path) -> ServiceSettings:
+    settings = read_table(ServiceSettings, table, place)
+    return (
+        settings if settings.state_dir is None else dataclasses.replace(settings, state_dir=here / settings.state_dir)
+    )
+
+
+def _check(config: Config) -> None:
+    """What no table can say for itself."""
+    for table, names in (("models", config.model_ids), ("rules", [rule.name for rule in config.rules])):
+        for name, count in Counter(names).items():
+            if count > 1:
+                raise ConfigError(f"{config.file}: {table}: {name!r} is there {count} times, allowed: once")
+    for rule in config.rules:
+        if rule.model not in config.model_ids:
+            allowed = ", ".join(config.model_ids) or "none is configured"
+            place = f"{config.file}: rules {rule.name!r}"
+            raise ConfigError(f"{place}: model: got {rule.model!r}, allowed: an id of [[models]]: {allowed}")
