@@ -116,3 +116,88 @@ def test_an_end_at_once_does_not_wait_for_the_model():
     assert not answer.done()
     model.gate.set()
     answer.result(5)
+
+
+def test_waiting_calls_of_the_same_kind_are_gathered_into_one_batch():
+    model = Recorder()
+    model.gate.clear()
+    heard = []
+    with Host(model, batch_size=4, on_batch=lambda count, seconds: heard.append(count)) as host:
+        first = host.submit(frames(0), Context(), INTERACTIVE)
+        while host.depth:
+            pass  # until the model is at it
+        singles = [host.submit(frames(number), Context(), INTERACTIVE) for number in (1, 2, 3, 4, 5)]
+        other = host.submit(frames(9), Context(threshold=0.5), INTERACTIVE)
+        assert host.depth == 6
+        model.gate.set()
+        answers = [future.result(5) for future in (first, *singles, other)]
+    assert answers == [[[FOUND]]] * 7
+    assert model.batches == [[0], [1, 2, 3, 4], [5], [9]]
+    assert heard == [1, 4, 1, 1]
+
+
+def test_gathering_never_makes_a_batch_larger_than_the_model_likes():
+    model = Recorder()
+    model.gate.clear()
+    with Host(model, batch_size=4) as host:
+        held = host.submit(frames(0), Context())
+        while host.depth:
+            pass
+        futures = [host.submit(frames(*numbers), Context()) for numbers in ((1, 2, 3), (4, 5), (6,), (7, 8, 9, 10, 11))]
+        model.gate.set()
+        counts = [len(future.result(5)) for future in (held, *futures)]
+    assert counts == [1, 3, 2, 1, 5]
+    assert model.batches == [[0], [1, 2, 3, 6], [4, 5], [7, 8, 9, 10, 11]]
+
+
+def test_one_bad_frame_of_a_gathered_batch_costs_its_caller_only():
+    model = Recorder(bad=[2])
+    model.gate.clear()
+    with Host(model, batch_size=4) as host:
+        host.submit(frames(0), Context())
+        while host.depth:
+            pass
+        futures = [host.submit(frames(number), Context()) for number in (1, 2, 3)]
+        model.gate.set()
+        answers = [future.result(5)[0] for future in futures]
+    assert answers[0] == answers[2] == [FOUND]
+    assert isinstance(answers[1], BadPrediction)
+
+
+def test_a_call_that_was_cancelled_while_it_waited_never_reaches_the_model():
+    model = Recorder()
+    model.gate.clear()
+    with Host(model, batch_size=4) as host:
+        host.submit(frames(0), Context())
+        while host.depth:
+            pass
+        gone, kept = host.submit(frames(1), Context()), host.submit(frames(2), Context())
+        assert gone.cancel()
+        model.gate.set()
+        assert kept.result(5) == [[FOUND]]
+    assert model.batches == [[0], [2]]
+
+
+def test_other_work_runs_in_the_models_thread_before_batches_that_wait():
+    model, order = Recorder(), []
+    model.gate.clear()
+    with Host(model) as host:
+        host.submit(frames(0), Context())
+        while host.depth:
+            pass
+        batch = host.submit(frames(1), Context())
+        click = host.call(lambda: order.append(list(model.batches)) or threading.current_thread().name)
+        model.gate.set()
+        assert click.result(5) == "host-model"
+        batch.result(5)
+    assert order == [[[0]]]  # after the batch at hand, before the one that waited
+
+
+def test_what_other_work_raises_reaches_the_caller_and_the_host_lives_on():
+    def broken():
+        raise KeyError("no such embedding")
+
+    with Host(Recorder()) as host:
+        with pytest.raises(KeyError, match="no such embedding"):
+            host.call(broken).result(5)
+        assert host.submit(frames(1), Context()).result(5) == [[FOUND]]
