@@ -41,7 +41,7 @@ class OnnxDetector:
         batch_size: int,
         lanes: int = 1,
     ) -> None:
-        self.labels = [Label(name, "rectangle") for name in names if name]
+        self.labels: Sequence[Label] = [Label(name, "rectangle") for name in names if name]
         self.facts = facts
         self.default_threshold = head.threshold
         self._step = 1 if head.joined else graph.batch or batch_size

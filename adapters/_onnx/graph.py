@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from adapters._onnx.options import Running
 from adapters._onnx.signature import Signature
 from agent.contract import BadPrediction, ConfigError, ModelLoadFailed
 
@@ -39,6 +40,11 @@ class Graph:
     metadata: Mapping[str, str]
     owner: str
 
+    @property
+    def on_processor(self) -> bool:
+        """Whether it runs on the CPU."""
+        return bool(self.session.get_providers()[0] == "CPUExecutionProvider")
+
     def blank(self, count: int) -> tuple[NDArray[Any], NDArray[Any]]:
         """An input for `count` pictures, and a (count, 3, H, W) view of it to write them through."""
         count = self.batch or count
@@ -54,7 +60,7 @@ class Graph:
         try:
             return dict(zip(self.outputs, self.session.run(list(self.outputs), feeds), strict=True))
         except Exception as error:
-            raise BadPrediction(f"{self.owner}: the graph failed: {_short(error)}") from error
+            raise BadPrediction(f"{self.owner}: the graph failed: {short(error)}") from error
 
     def signature(self, classes: int | None) -> Signature:
         """What the graph gives for a gray picture."""
@@ -72,17 +78,9 @@ class Graph:
         return np.ones((count, self.height, self.width), np.int64)
 
 
-def open_graph(
-    path: Path,
-    owner: str,
-    *,
-    device: str,
-    providers: Sequence[str] | None,
-    threads: int,
-    size: tuple[int, int] | None,
-) -> Graph:
+def open_graph(path: Path, owner: str, run: Running, *, threads: int) -> Graph:
     """The graph of a file; ModelLoadFailed where it cannot be run, ConfigError where options cannot be met."""
-    session = _session(path, owner, device, providers, threads)
+    session = open_session(path, owner, run, threads=threads)
     metadata = dict(session.get_modelmeta().custom_metadata_map)
     image, others = _inputs(session, owner)
     if (dtype := _DTYPES.get(image.type)) is None:
@@ -90,7 +88,7 @@ def open_graph(
     shape = image.shape
     channels_last = shape[3] == 3 and shape[1] != 3
     sides = shape[1:3] if channels_last else shape[2:4]
-    width, height = _size(sides, size, metadata, owner)
+    width, height = _size(sides, run.size, metadata, owner)
     return Graph(
         session=session,
         image=image.name,
@@ -106,7 +104,8 @@ def open_graph(
     )
 
 
-def _session(path: Path, owner: str, device: str, providers: Sequence[str] | None, threads: int) -> Any:
+def open_session(path: Path, owner: str, run: Running, *, threads: int) -> Any:
+    """A file in onnxruntime."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -114,15 +113,15 @@ def _session(path: Path, owner: str, device: str, providers: Sequence[str] | Non
     options.intra_op_num_threads = threads
     # Idle threads that spin take the cores from those that decode the next frames: half the speed on two cores.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    chosen = _providers(list(providers or ()), device, onnxruntime.get_available_providers(), owner)
+    chosen = _providers(list(run.providers or ()), run.device, onnxruntime.get_available_providers(), owner)
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=chosen)
     except Exception as error:
-        raise ModelLoadFailed(f"{owner}: onnxruntime cannot load it: {_short(error)}") from error
+        raise ModelLoadFailed(f"{owner}: onnxruntime cannot load it: {short(error)}") from error
     first = chosen[0][0] if isinstance(chosen[0], tuple) else chosen[0]
-    if device != "auto" and first not in session.get_providers():
+    if run.device != "auto" and first not in session.get_providers():
         got = ", ".join(session.get_providers())
-        raise ModelLoadFailed(f"{owner}: device {device!r} could not be used, onnxruntime fell back to {got}")
+        raise ModelLoadFailed(f"{owner}: device {run.device!r} could not be used, onnxruntime fell back to {got}")
     return session
 
 
@@ -183,5 +182,5 @@ def _size(
     return width or usual[-1], height or usual[0]
 
 
-def _short(error: BaseException) -> str:
+def short(error: BaseException) -> str:
     return " ".join(str(error).split())[:300]

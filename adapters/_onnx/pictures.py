@@ -27,14 +27,14 @@ class Recipe:
     scale: float = 1 / 255
     mean: Three = (0.0, 0.0, 0.0)
     std: Three = (1.0, 1.0, 1.0)
-    pad: int = 114
-    """The gray around a letterboxed picture, 0..255."""
+    pad: int | None = 114
+    """The gray around a letterboxed picture, 0..255; None is the mean, which the network sees as 0."""
 
     def __str__(self) -> str:
         values = f"x*{self.scale:.6g}"
         if any(self.mean) or self.std != (1.0, 1.0, 1.0):
             values = f"({values} - {_short(self.mean)}) / {_short(self.std)}"
-        pad = "" if self.resize == "stretch" else f" on {self.pad}"
+        pad = "" if self.resize == "stretch" else f" on {'the mean' if self.pad is None else self.pad}"
         return f"{self.resize}{pad}, {self.colour}, {values}"
 
 
@@ -47,12 +47,22 @@ class Placement:
     left: int
     top: int
 
+    def to_input(self, x: float, y: float) -> tuple[float, float]:
+        """A point of the frame as a point of the input."""
+        return x * self.scale_x + self.left, y * self.scale_y + self.top
+
     def to_frame(self, boxes: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:
         """(n, 4) left, top, right, bottom of the input as pixels of the frame, cut at its edges."""
         offset = np.array([self.left, self.top, self.left, self.top], np.float32)
         scale = np.array([self.scale_x, self.scale_y, self.scale_x, self.scale_y], np.float32)
         edge = np.array([width, height, width, height], np.float32)
         return np.clip((boxes - offset) / scale, 0, edge)
+
+
+def placement(width: int, height: int, wide: int, high: int, resize: Resize) -> Placement:
+    """Where a frame of `width` x `height` lies in an input of `wide` x `high`."""
+    new_width, new_height, left, top = _box(width, height, wide, high, resize)
+    return Placement(new_width / width, new_height / height, left, top)
 
 
 def place(image: NDArray[np.uint8], recipe: Recipe, target: NDArray[Any]) -> Placement:
@@ -88,7 +98,7 @@ def _box(width: int, height: int, wide: int, high: int, resize: Resize) -> tuple
 def _fill(target: NDArray[Any], recipe: Recipe) -> None:
     for channel in range(3):
         factor, shift = _line(recipe, channel)
-        target[channel] = recipe.pad * factor + shift
+        target[channel] = 0 if recipe.pad is None else recipe.pad * factor + shift
 
 
 def _write(target: NDArray[Any], plane: NDArray[np.uint8], recipe: Recipe, channel: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,23 @@ class GroundTruth:
             for one in self.content["annotations"]
             if one["image_id"] == numbers[name] and not one.get("iscrowd")
         ]
+
+    def masks(self, name: str) -> list[tuple[Box, Any]]:
+        """(box, (height, width) bool bitmap) of each true mask of a picture, crowds left out."""
+        from pycocotools import mask as rle
+
+        image = next(image for image in self.content["images"] if image["file_name"] == name)
+        labels = {category["id"]: category["name"] for category in self.content["categories"]}
+        found = []
+        for one in self.content["annotations"]:
+            if one["image_id"] != image["id"] or one.get("iscrowd"):
+                continue
+            parts = rle.frPyObjects(one["segmentation"], image["height"], image["width"])
+            with warnings.catch_warnings():  # pycocotools copies arrays in numpy 1's way
+                warnings.simplefilter("ignore", DeprecationWarning)
+                bitmap = rle.decode(rle.merge(parts)).astype(bool)
+            found.append(((labels[one["category_id"]], 1.0, _corners(one["bbox"])), bitmap))
+        return found
 
 
 def load_ground_truth(folder: Path, file: str = "instances_val.json") -> GroundTruth:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.checker
+import onnx.parser
 from onnx import TensorProto, helper, numpy_helper
 from onnx.helper import np_dtype_to_tensor_dtype
 
@@ -72,3 +74,79 @@ def _save(path, nodes, inputs, outputs, initial, metadata):  # type: ignore[no-u
     helper.set_model_props(model, dict(metadata or {}))
     onnx.save(model, str(path))
     return path
+
+
+def sam_pair(folder: Path, *, iou: Sequence[float] = (0.2, 0.9, 0.5, 0.3), low_resolution: bool = False) -> list[Path]:
+    """An encoder and a decoder in the form of SAM's export, whose answers are known.
+
+    The embedding is the mean of 4 x 4 pixels of a 64 x 64 input. Mask k is a disc of radius 4 (k + 1) input pixels
+    around the first point, and empty if that point is not positive or a box's corner. At `low_resolution` masks are
+    16 x 16, as of SAM 2; else they have the size of the frame, which lies at the top left of the input.
+    """
+    encoder = """<ir_version: 9, opset_import: ["": 17]>
+    encoder (float[1, 3, 64, 64] image) => (float[1, 3, 16, 16] image_embeddings) {
+        image_embeddings = AveragePool <kernel_shape = [4, 4], strides = [4, 4]> (image)
+    }"""
+    size = "side = Constant <value_ints = [16, 16]> ()  scale = Constant <value_float = 0.25> ()"
+    extra, head = "", "float[1, 4, 16, 16] masks"
+    if not low_resolution:
+        extra, head = ", float[2] orig_im_size", "float[1, 4, h, w] masks"
+        size = """side = Cast <to = 7> (orig_im_size)
+        longest = ReduceMax <keepdims = 0> (orig_im_size)
+        input = Constant <value_float = 64.0> ()
+        scale = Div (longest, input)"""
+    decoder = f"""<ir_version: 9, opset_import: ["": 17]>
+    decoder (float[1, 3, 16, 16] image_embeddings, float[1, n, 2] point_coords, float[1, n] point_labels,
+             float[1, 1, 16, 16] mask_input, float[1] has_mask_input{extra}) => ({head}, float[1, 4] iou_predictions)
+    {{
+        {size}
+        none = Constant <value_int = 0> ()
+        first = Constant <value_int = 1> ()
+        half = Constant <value_float = 0.5> ()
+        nought = Constant <value_float = 0.0> ()
+        high = Gather (side, none)
+        wide = Gather (side, first)
+        down = Range (none, high, first)
+        across = Range (none, wide, first)
+        down_f = Cast <to = 1> (down)
+        across_f = Cast <to = 1> (across)
+        y = Add (down_f, half)
+        x = Add (across_f, half)
+        flat = Constant <value_ints = [-1, 2]> ()
+        points = Reshape (point_coords, flat)
+        point = Gather (points, none)
+        scaled = Mul (point, scale)
+        px = Gather (scaled, none)
+        py = Gather (scaled, first)
+        dx = Sub (x, px)
+        dy = Sub (y, py)
+        dx2 = Mul (dx, dx)
+        dy2 = Mul (dy, dy)
+        column = Constant <value_ints = [-1, 1]> ()
+        dy2c = Reshape (dy2, column)
+        away = Add (dx2, dy2c)
+        radii = Constant <value_floats = [4.0, 8.0, 12.0, 16.0]> ()
+        reach = Mul (radii, scale)
+        reach2 = Mul (reach, reach)
+        as_masks = Constant <value_ints = [1, 4, 1, 1]> ()
+        reach4 = Reshape (reach2, as_masks)
+        inside = Sub (reach4, away)
+        all_labels = Constant <value_ints = [-1]> ()
+        labels = Reshape (point_labels, all_labels)
+        label = Gather (labels, none)
+        wanted = Greater (label, nought)
+        far = Constant <value_float = -1.0> ()
+        seen = ReduceMean <keepdims = 0> (image_embeddings)
+        unused = Mul (seen, nought)
+        masks_raw = Where (wanted, inside, far)
+        masks = Add (masks_raw, unused)
+        opinion = Constant <value_floats = [{", ".join(map(str, iou))}]> ()
+        row = Constant <value_ints = [1, 4]> ()
+        iou_predictions = Reshape (opinion, row)
+    }}"""
+    paths = [folder / "encoder.onnx", folder / "decoder.onnx"]
+    for path, text in zip(paths, (encoder, decoder), strict=True):
+        model = onnx.parser.parse_model(text)
+        onnx.checker.check_model(model)
+        onnx.save(model, str(path))
+    return paths

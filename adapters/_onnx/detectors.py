@@ -1,0 +1,106 @@
+"""A detector put together from a file and options: the graph, its head, its recipe, its class names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from adapters._names import Names, as_names, names_from_file, names_from_metadata, vocabulary
+from adapters._onnx.detector import OnnxDetector
+from adapters._onnx.files import OnnxFile, open_onnx
+from adapters._onnx.graph import Graph, open_graph
+from adapters._onnx.head import Head
+from adapters._onnx.heads import choose_head
+from adapters._onnx.options import at_least, prepared, running, share
+from adapters._onnx.pictures import Recipe
+from agent.contract import ConfigError, ModelLoadFailed
+
+MOST_LANES = 4
+"""How many frames are worked on side by side on a processor."""
+_COCO = "coco-80"
+
+
+def load_detector(name: str, device: str, given: Mapping[str, Any]) -> OnnxDetector:
+    """The detector in a file."""
+    owner = f"local:{name}"
+    share(owner, "nms_iou", given.get("nms_iou"))
+    for option in ("max_detections", "batch_size"):
+        at_least(owner, option, given.get(option, 1), 1)
+    run = running(device, given, owner)
+    file = open_onnx(name)
+    lanes = min(run.cores, MOST_LANES)
+    graph = open_graph(file.path, owner, run, threads=run.cores // lanes)
+    names, source = _names(given.get("labels"), given.get("labels_file"), graph, owner)
+    found = choose_head(graph.signature(len(names) if names else None), given.get("head", "auto"), owner)
+    names, source = _matched(names, source, found, owner)
+    recipe = prepared(found.recipe, given)
+    return OnnxDetector(
+        graph,
+        found,
+        recipe,
+        names,
+        _facts(file, graph, found, recipe, source),
+        iou=given.get("nms_iou", found.iou),
+        limit=given.get("max_detections", 300),
+        batch_size=given.get("batch_size") or (1 if graph.on_processor else 4),
+        # Frames side by side, each by few threads, use a processor better than one frame by many.
+        lanes=lanes if graph.on_processor else 1,
+    )
+
+
+def _names(
+    labels: str | list[str] | None, labels_file: str | None, graph: Graph, owner: str
+) -> tuple[Names | None, str]:
+    """The class names and where they come from, as far as known before the head is."""
+    if labels is not None and labels_file is not None:
+        raise ConfigError(f"{owner}: got labels and labels_file, allowed: one of them")
+    if isinstance(labels, str):
+        return vocabulary(labels, owner), f"vocabulary {labels}"
+    if labels is not None:
+        return as_names(labels, f"{owner}: labels"), "option labels"
+    if labels_file is not None:
+        return names_from_file(labels_file, owner), labels_file
+    return names_from_metadata(graph.metadata, owner), "the file's metadata"
+
+
+def _matched(names: Names | None, source: str, head: Head, owner: str) -> tuple[Names, str]:
+    """The names held against the number of classes that the head tells apart; COCO's where nobody says."""
+    count = head.classes
+    if names is None and head.names:
+        return list(head.names), f"the {head.family} head"
+    if names is None and count == 80:
+        return vocabulary(_COCO, owner), f"{_COCO}, assumed because there are 80 classes and no names"
+    if names is None:
+        what = "an unknown number of" if count is None else str(count)
+        raise ModelLoadFailed(
+            f"{owner}: its {head.family} head tells {what} classes apart, and the file has no names for them;"
+            ' give them: labels = ["car", "bus"], labels = "coco-80", or labels_file = "names.txt"'
+        )
+    if count is not None and len(names) == count + 1 and not names[0]:
+        names = names[1:]  # the lists of networks with a background class name it first
+    if count is not None and len(names) != count:
+        raise ConfigError(f"{owner}: {source}: got {len(names)} names, its {head.family} head has {count} classes")
+    return names, source
+
+
+def _facts(file: OnnxFile, graph: Graph, head: Head, recipe: Recipe, source: str) -> dict[str, str]:
+    return {
+        "source": file.path.name,
+        "version": file.version,
+        "head": head.family + (f" ({head.note})" if head.note else ""),
+        "input size": f"{graph.width}x{graph.height}",
+        "preparation": str(recipe),
+        "labels from": source,
+        **running_facts(file, graph),
+    }
+
+
+def running_facts(file: OnnxFile, graph: Graph) -> dict[str, str]:
+    """What is worth telling of any graph: its format, where it runs, its licence."""
+    facts = {
+        "format": f"ONNX, opset {file.opset}" + (f", by {file.producer}" if file.producer else ""),
+        "runs on": ", ".join(graph.session.get_providers()),
+    }
+    if licence := graph.metadata.get("license") or graph.metadata.get("licence"):
+        facts["licence"] = licence
+    return facts
