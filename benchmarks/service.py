@@ -3,7 +3,7 @@
     python benchmarks/service.py --model local:model.onnx --pictures FOLDER [--only queue batches …]
 
 Every figure comes from whole processes (the service, cvat-cli's agent, a CVAT stand-in) over real HTTP. What is
-compared is measured in turns (A B A B …). The stand-in shares this machine's processors, which costs both sides the same.
+compared is measured in turns (A B A B …). The stand-in shares this machine's processors, which costs both the same.
 """
 
 from __future__ import annotations
