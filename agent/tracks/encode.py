@@ -1,0 +1,79 @@
+"""Tracks in CVAT's form. A job holds its own part of a track, as the server itself cuts them at the jobs' borders."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from agent.domain import TaskLabel
+from agent.tracks.keyframes import Keyframe, box_at
+from agent.tracks.link import Sighting
+
+DIGITS = 2
+"""Of coordinates: CVAT's own editor keeps hundredths of a pixel."""
+
+
+def encode_track(
+    keyframes: Sequence[Keyframe], label: TaskLabel, start: int, stop: int, *, source: str = "auto"
+) -> dict[str, Any] | None:
+    """The part of a track in a job of the frames `start` to `stop` (inclusive), None where it is not in it.
+
+    Attributes are taken from the sightings' items (CVAT's shapes): an attribute that cannot change has the value that
+    most of them have, one that can is told at each keyframe.
+    """
+    part = _within(keyframes, start, stop)
+    if not part:
+        return None
+    mutable = {attribute.id for attribute in label.attributes if attribute.mutable}
+    items = [_item(keyframe.sighting) for keyframe in keyframes]
+    return {
+        "frame": part[0].frame,
+        "label_id": label.id,
+        "group": 0,
+        "source": source,
+        "attributes": _settled(items, mutable),
+        "shapes": [_shape(keyframe, mutable) for keyframe in part],
+    }
+
+
+def _within(keyframes: Sequence[Keyframe], start: int, stop: int) -> list[Keyframe]:
+    """The keyframes of a job; at a border that the track crosses, one more says where it is there."""
+    inside = [keyframe for keyframe in keyframes if start <= keyframe.frame <= stop]
+    for border in (start, stop):
+        if any(keyframe.frame == border for keyframe in inside):
+            continue
+        # What ends before the border needs no word there, and what stands still until it is gone says so later.
+        if (box := box_at(keyframes, border)) is not None:
+            before = max((k for k in keyframes if k.frame < border), key=lambda k: k.frame)
+            inside.append(replace(before, frame=border, box=box))
+    inside.sort(key=lambda keyframe: keyframe.frame)
+    return inside if any(not keyframe.outside for keyframe in inside) else []
+
+
+def _shape(keyframe: Keyframe, mutable: set[int]) -> dict[str, Any]:
+    item = _item(keyframe.sighting)
+    shape = {
+        "type": "rectangle",
+        "frame": keyframe.frame,
+        "points": [round(float(value), DIGITS) for value in keyframe.box],
+        "outside": keyframe.outside,
+        "occluded": bool(item.get("occluded", False)),
+        "attributes": [a for a in item.get("attributes", ()) if a["spec_id"] in mutable],
+    }
+    return {**shape, "z_order": item["z_order"]} if item.get("z_order") else shape
+
+
+def _settled(items: Sequence[Mapping[str, Any]], mutable: set[int]) -> list[dict[str, Any]]:
+    """For each attribute that cannot change, the value that most sightings have."""
+    votes: dict[int, Counter[str]] = defaultdict(Counter)
+    for item in items:
+        for attribute in item.get("attributes", ()):
+            if attribute["spec_id"] not in mutable:
+                votes[attribute["spec_id"]][attribute["value"]] += 1
+    return [{"spec_id": spec, "value": count.most_common(1)[0][0]} for spec, count in sorted(votes.items())]
+
+
+def _item(sighting: Sighting | None) -> Mapping[str, Any]:
+    return sighting.item if sighting is not None and isinstance(sighting.item, Mapping) else {}
