@@ -1,14 +1,22 @@
-"""Object detectors from the Hugging Face Hub or a folder: `hf:facebook/detr-resnet-50`, `hf:./my-model`."""
+"""Models from the Hugging Face Hub or a folder: `hf:facebook/detr-resnet-50`, `hf:./my-model`.
+
+What a model is for is told by its config (`tasks.py`), and each task has a module of its own.
+"""
 
 from __future__ import annotations
 
+import importlib
+import inspect
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from adapters._names import as_names, vocabulary
 from adapters._torch import Precision
-from adapters.huggingface.detection import HubDetector
+from adapters.huggingface.opening import Opened, open_source
+from adapters.huggingface.segmentation import Segments
 from adapters.huggingface.source import NeedsTimm, fetch
-from agent.contract import ConfigError, ModelNotFound
+from adapters.huggingface.tasks import Task, choose
+from agent.contract import ConfigError, Model, ModelNotFound
 
 WITHOUT_TIMM = "no_timm"
 
@@ -17,29 +25,46 @@ def load(
     name: str,
     *,
     device: str,
+    task: str | None = None,
     revision: str | None = None,
     token_env: str | None = None,
     local_files_only: bool = False,
     trust_remote_code: bool = False,
     allow_pickle: bool = False,
     precision: Precision = "auto",
-    labels: str | list[str] | None = None,
     batch_size: int = 4,
-) -> HubDetector:
-    """The detector of a repository or a folder in transformers' form.
+    labels: str | list[str] | None = None,
+    top_k: int | None = None,
+    multi_label: bool | None = None,
+    segments: Segments | None = None,
+    split_regions: bool | None = None,
+    smallest_region: int | None = None,
+    phrases: dict[str, Any] | None = None,
+    nms_iou: float | None = None,
+) -> Model:
+    """The model of a repository or a folder in transformers' form.
 
+    `task`: what it is for, where its config does not say, or where it can do several things (`tasks.py`).
     `revision`: a branch, a tag or a commit; a commit makes runs repeatable. `token_env`: the NAME of an environment
     variable with an access token. `local_files_only`: what is cached will do, ask nobody. `trust_remote_code` and
-    `allow_pickle` let the repository run code here. `labels` replaces the class names of its config.
+    `allow_pickle` let the repository run code here. The other options belong to tasks: docs/models.md.
     """
     owner = f"hf:{name}"
     if batch_size < 1:
         raise ConfigError(f"{owner}: batch_size: got {batch_size}, allowed: 1 or more")
-    given = None
-    if labels is not None:
-        given = vocabulary(labels, owner) if isinstance(labels, str) else as_names(labels, f"{owner}: labels")
+    given = {
+        "labels": labels,
+        "top_k": top_k,
+        "multi_label": multi_label,
+        "segments": segments,
+        "split_regions": split_regions,
+        "smallest_region": smallest_region,
+        "phrases": phrases,
+        "nms_iou": nms_iou,
+    }
+    wishes = {option: value for option, value in given.items() if value is not None}
 
-    def detector(wanted: str | None) -> HubDetector:
+    def model(wanted: str | None) -> Model:
         source = fetch(
             name,
             revision=wanted,
@@ -48,23 +73,34 @@ def load(
             allow_pickle=allow_pickle,
             with_code=trust_remote_code,
         )
-        return HubDetector(
+        opened = open_source(
             source,
             device=device,
             precision=precision,
-            names=given,
+            batch_size=batch_size,
             trust_remote_code=trust_remote_code,
             allow_pickle=allow_pickle,
-            batch_size=batch_size,
         )
+        return _build(opened, choose(opened.config, owner, task), wishes)
 
     try:
-        return detector(revision)
+        return model(revision)
     except NeedsTimm as error:
         if revision is not None or Path(name).expanduser().exists():
             raise
         try:
             # DETR's own repositories keep the same weights, for a backbone of transformers, on a branch of this name.
-            return detector(WITHOUT_TIMM)
+            return model(WITHOUT_TIMM)
         except ModelNotFound:
             raise error from None
+
+
+def _build(opened: Opened, task: Task, wishes: dict[str, Any]) -> Model:
+    """The task's model; ConfigError for an option that is another task's."""
+    build: Callable[..., Model] = importlib.import_module(f"adapters.huggingface.{task.module}").build
+    taken = {p.name for p in inspect.signature(build).parameters.values() if p.kind is p.KEYWORD_ONLY}
+    for option in wishes:
+        if option not in taken:
+            allowed = ", ".join(sorted(taken)) or "none of those that only some tasks have"
+            raise ConfigError(f"{opened.owner}: option {option!r} is not for the task {task.name}, allowed: {allowed}")
+    return build(opened, **wishes)

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import logging
 import os
 import re
-import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from adapters.huggingface.progress import bar_class
+from adapters.huggingface.weights import PICKLED, SAFE, TEXTS, check_files, digest, drop_damaged, licence
 from agent.contract import ConfigError, ModelError, ModelLoadFailed, ModelNotFound
-
-log = logging.getLogger(__name__)
-
-_TEXTS = ["config.json", "preprocessor_config.json", "processor_config.json", "README.md"]
-_SAFE = ["model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json"]
-_PICKLED = ["pytorch_model.bin", "pytorch_model-*-of-*.bin", "pytorch_model.bin.index.json"]
 
 
 class NeedsTimm(ModelLoadFailed):
@@ -58,12 +52,12 @@ def fetch(
         return _from_folder(folder, owner, revision, allow_pickle)
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
         raise ModelNotFound(f"{owner}: got no name of a repository, allowed: OWNER/NAME, or a folder")
-    wanted = _TEXTS + _SAFE + (_PICKLED if allow_pickle else []) + (["*.py"] if with_code else [])
+    wanted = TEXTS + SAFE + (PICKLED if allow_pickle else []) + (["*.py"] if with_code else [])
     token = _token(token_env, owner)
     with _hub_errors(owner, revision, token_env):
         folder = _snapshot(name, revision, token, local_files_only, wanted)
-    _check_files(folder, owner, allow_pickle)
-    return Source(owner, folder, folder.name, _licence(folder), revision)
+    check_files(folder, owner, allow_pickle)
+    return Source(owner, folder, folder.name, licence(folder), revision)
 
 
 def _from_folder(folder: Path, owner: str, revision: str | None, allow_pickle: bool) -> Source:
@@ -71,30 +65,35 @@ def _from_folder(folder: Path, owner: str, revision: str | None, allow_pickle: b
         raise ModelNotFound(f"{owner}: there is no folder {folder}")
     if revision is not None:
         raise ConfigError(f"{owner}: revision: a folder has none, allowed: with a repository of the Hub only")
-    _check_files(folder, owner, allow_pickle)
-    digest = hashlib.sha256()
-    for path in sorted(p for pattern in ("config.json", *_SAFE, *_PICKLED) for p in folder.glob(pattern)):
-        with path.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return Source(owner, folder, f"sha256:{digest.hexdigest()[:16]}", _licence(folder))
+    check_files(folder, owner, allow_pickle)
+    return Source(owner, folder, f"sha256:{digest(folder)}", licence(folder))
 
 
 def _snapshot(name: str, revision: str | None, token: str | None, offline: bool, wanted: list[str]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
 
-    if not sys.stderr.isatty() and not are_progress_bars_disabled():
-        disable_progress_bars()  # bars are for a person who watches, not for a log
+    # Clocks of file systems are coarse: a file that came a moment ago may look a moment older.
+    began = time.time() - 2
     try:
-        return Path(
-            snapshot_download(name, revision=revision, token=token, local_files_only=offline, allow_patterns=wanted)
+        folder = Path(
+            snapshot_download(
+                name,
+                revision=revision,
+                token=token,
+                local_files_only=offline,
+                allow_patterns=wanted,
+                tqdm_class=bar_class(f"hf:{name}"),
+            )
         )
     except LocalEntryNotFoundError as error:
-        # A cache filled by another program may lack files that we can do without: _check_files decides.
+        # A cache filled by another program may lack files that we can do without: check_files decides.
         if partial := getattr(error, "snapshot_path", None):
             return Path(partial)
         raise
+    if damaged := drop_damaged(folder, began):
+        raise ModelLoadFailed(f"hf:{name}: {', '.join(damaged)} came damaged (another SHA-256); try again")
+    return folder
 
 
 @contextmanager
@@ -163,25 +162,3 @@ def _token_hint(token_env: str | None) -> str:
     if token_env:
         return f"the token in {token_env} may not read it"
     return "give the name of an environment variable with a token by token_env (or set HF_TOKEN)"
-
-
-def _check_files(folder: Path, owner: str, allow_pickle: bool) -> None:
-    if not (folder / "config.json").exists():
-        found = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
-        raise ModelLoadFailed(f"{owner}: has no config.json (found: {found}), allowed: models for transformers")
-    if not any(list(folder.glob(pattern)) for pattern in _SAFE[:2]):
-        if not any(list(folder.glob(pattern)) for pattern in _PICKLED[:2]):
-            hint = "" if allow_pickle else "; pickled weights (pytorch_model.bin) are read with allow_pickle = true"
-            raise ModelLoadFailed(f"{owner}: has no model.safetensors{hint}")
-        if not allow_pickle:
-            raise ModelLoadFailed(f"{owner}: has pickled weights only, which can run code; allow_pickle = true")
-
-
-def _licence(folder: Path) -> str | None:
-    """The licence that the model card names in its front matter."""
-    try:
-        card = (folder / "README.md").read_text(encoding="utf-8", errors="replace")[:20_000]
-    except OSError:
-        return None
-    match = re.search(r"\A---\n.*?^license:\s*(\S+)", card, re.DOTALL | re.MULTILINE)
-    return match[1] if match else None

@@ -46,7 +46,8 @@ def hub(tmp_path):
     folder.mkdir()
     (folder / "config.json").write_text('{"model_type": "detr"}')
     (folder / "preprocessor_config.json").write_text("{}")
-    (folder / "model.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{}" + b"\0" * 200_000)
+    head = b'{"weights": {"dtype": "U8", "shape": [200000], "data_offsets": [0, 200000]}}'
+    (folder / "model.safetensors").write_bytes(len(head).to_bytes(8, "little") + head + b"\0" * 200_000)
     (folder / "pytorch_model.bin").write_bytes(b"never fetched unless asked for")
     (folder / "modeling.py").write_text("raise SystemExit('remote code ran')")
     (folder / "README.md").write_text("---\ntags: [x]\nlicense: apache-2.0\n---\n# A model\n")

@@ -103,12 +103,12 @@ def test_a_config_without_names_is_flagged(model):
     assert "no id2label" in loaded.facts["labels from"]
 
 
-def test_a_classifier_is_named_for_what_it_is(tmp_path):
-    from transformers import ViTConfig, ViTForImageClassification
+def test_a_model_for_another_purpose_is_named_for_what_it_is(tmp_path):
+    from transformers import ViTConfig, ViTForMaskedImageModeling
 
     small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    ViTForImageClassification(ViTConfig(**small, image_size=32)).save_pretrained(tmp_path)
-    with pytest.raises(ModelLoadFailed, match=r"got ViTForImageClassification, allowed: .*AutoModelForObjectDetection"):
+    ViTForMaskedImageModeling(ViTConfig(**small, image_size=32)).save_pretrained(tmp_path)
+    with pytest.raises(ModelLoadFailed, match=r"got ViTForMaskedImageModeling, .*allowed: …ForObjectDetection, "):
         load(tmp_path)
 
 
@@ -132,7 +132,7 @@ def test_weights_that_do_not_fit(model):
 def test_truncated_weights(model):
     content = (model / "model.safetensors").read_bytes()
     (model / "model.safetensors").write_bytes(content[: len(content) // 2])
-    with pytest.raises(ModelLoadFailed, match=r"transformers cannot load it: .*[Ss]afetensor"):
+    with pytest.raises(ModelLoadFailed, match=r"model\.safetensors is damaged: it has \d+ bytes, its head says \d+"):
         load(model)
 
 
