@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import logging
-import os
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ class Description:
 
 
 class Descriptions:
-    """A folder of descriptions, by what names the model: its reference, device and options."""
+    """A folder of descriptions, by what names the model: its reference and options."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -62,11 +63,18 @@ class Descriptions:
             return None
 
     def write(self, settings: ModelSettings, description: Description) -> None:
+        """Keeps a description for the next start; a disk that does not take it costs no more than that."""
         file = self._file(settings)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        new = file.with_suffix(f".{os.getpid()}.new")
-        new.write_text(json.dumps(dataclasses.asdict(description)), encoding="utf-8")
-        new.replace(file)
+        # Another model of the same reference may be written at the same time.
+        new = file.with_name(f"{file.stem}.{secrets.token_hex(4)}.new")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            new.write_text(json.dumps(dataclasses.asdict(description)), encoding="utf-8")
+            new.replace(file)
+        except (OSError, TypeError, ValueError) as error:
+            log.warning("the description of the model %s cannot be kept: %s", settings.id, error)
+            with contextlib.suppress(OSError):
+                new.unlink(missing_ok=True)
 
     def _file(self, settings: ModelSettings) -> Path:
         key: Any = [settings.model, settings.options]

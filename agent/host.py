@@ -109,10 +109,10 @@ class Host:
             for _, answer in running:
                 answer.cancel()
 
-    def close(self, patience: float | None = None) -> None:
+    def close(self, patience: float | None = None) -> bool:
         """Ends the thread after the batch it works on; batches still waiting are cancelled.
 
-        Returns after `patience` seconds at the latest.
+        Returns after `patience` seconds at the latest; whether the thread has ended.
         """
         with self._changed:
             self._closed = True
@@ -121,6 +121,7 @@ class Host:
         for job in waiting:
             job.answer.cancel()
         self._thread.join(patience)
+        return not self._thread.is_alive()
 
     def __enter__(self) -> Host:
         return self

@@ -2,80 +2,35 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from agent.descriptions import Description, Descriptions
-from agent.errors import ModelError, ModelNotFound, SidecarError
+from agent.errors import ModelError, ModelLoadFailed, ModelNotFound, SidecarError
 from agent.host import Host
+from agent.hosted import HostedModel, ModelRecord, Slot, Status
 from agent.memory import resident_bytes
 from agent.models import LoadedModel, load_model
 from agent.service_config import EngineSettings, ModelSettings
 
+__all__ = ["RETRY_SECONDS", "HostedModel", "ModelPool", "ModelRecord", "Status"]
+
 log = logging.getLogger(__name__)
 
-Status = Literal["unloaded", "loading", "ready", "failed"]
 RETRY_SECONDS = 30.0
 """A model that could not be loaded is not tried again before that."""
 
 
-@dataclass(frozen=True, slots=True)
-class HostedModel:
-    """A model that is ready, in the thread that runs it."""
-
-    settings: ModelSettings
-    loaded: LoadedModel
-    host: Host
-
-    @property
-    def id(self) -> str:
-        return self.settings.id
-
-
-@dataclass(frozen=True, slots=True)
-class ModelRecord:
-    """How a model stands, at one moment."""
-
-    id: str
-    reference: str
-    title: str
-    status: Status
-    description: Description | None
-    error: str | None
-    users: int
-    """Requests that use it now."""
-    depth: int
-    """Calls that wait for it."""
-    memory: int
-    """Bytes that it took when it was loaded, as far as that can be told."""
-    idle: float
-    """Seconds since it was last used."""
-
-
-class _Slot:
-    """One configured model."""
-
-    def __init__(self, settings: ModelSettings, description: Description | None, now: float) -> None:
-        self.settings = settings
-        self.description = description
-        self.status: Status = "unloaded"
-        self.error: SidecarError | None = None
-        self.hosted: HostedModel | None = None
-        self.users = 0
-        self.memory = 0
-        self.used = now
-        self.failed_at = 0.0
-        self.loading = threading.Lock()
-
-
 class ModelPool:
-    """Loads models at first use or before, one at a time, and lends them. Threads may share it."""
+    """Loads models at first use or before, one at a time, and lends them. Threads may share it.
+
+    `on_batch(model, frames, seconds)` hears of each batch of a detector, `on_unload(model)` of each model that went.
+    """
 
     def __init__(
         self,
@@ -86,15 +41,19 @@ class ModelPool:
         load: Callable[..., LoadedModel] = load_model,
         clock: Callable[[], float] = time.monotonic,
         on_batch: Callable[[str, int, float], None] = lambda model, frames, seconds: None,
+        on_unload: Callable[[str], None] = lambda model: None,
     ) -> None:
         self._engine = engine
         self._descriptions = Descriptions(folder)
-        self._load, self._clock, self._on_batch = load, clock, on_batch
+        self._load, self._clock, self._on_batch, self._on_unload = load, clock, on_batch, on_unload
         self._lock = threading.RLock()
         # Weights are read one model after the other: two at once take the memory of both, and longer.
         self._reading = threading.Lock()
         self._closed = False
+        self._numbers = itertools.count(1)
         self._slots = {settings.id: self._slot(settings) for settings in models}
+        self._leaving: set[Slot] = set()
+        """Those that other settings have replaced, and that somebody still uses."""
 
     # --------------------------------------------------------------- looking
 
@@ -111,11 +70,11 @@ class ModelPool:
 
     def records(self) -> list[ModelRecord]:
         with self._lock:
-            return [self._record(slot) for slot in self._slots.values()]
+            return [slot.record(self._clock()) for slot in self._slots.values()]
 
     def record(self, model: str) -> ModelRecord:
         with self._lock:
-            return self._record(self._of(model))
+            return self._of(model).record(self._clock())
 
     # ---------------------------------------------------------------- lending
 
@@ -125,8 +84,8 @@ class ModelPool:
 
         ModelNotFound for an id that is not configured, ModelError for a model that cannot be loaded.
         """
-        slot = self._of(model)
         with self._lock:
+            slot = self._of(model)
             slot.users += 1
         try:
             yield self._ready(slot)
@@ -134,22 +93,24 @@ class ModelPool:
             with self._lock:
                 slot.users -= 1
                 slot.used = self._clock()
-                gone = self._slots.get(model) is not slot
-            if gone and not slot.users:
+                leaves = slot in self._leaving
+            if leaves:
                 self._unload(slot, "its settings have changed")
 
-    def preload(self) -> None:
-        """Loads what is to be ready from the start, and learns what the others are. Errors are logged and kept."""
+    def preload(self) -> bool:
+        """Loads what is to be ready from the start, and learns what the others are; whether nothing is left to do.
+
+        What fails is logged, and tried again by a later call. What was unloaded since stays so.
+        """
+        done = True
         for model in self.ids():
             if self._closed:
-                return
+                break
             try:
-                slot = self._of(model)
-                if slot.settings.load == "start" or slot.description is None:
-                    with self.use(model):
-                        pass
-            except SidecarError as error:
-                log.warning("model %s: %s", model, error)
+                done = self._preload(model) and done
+            except SidecarError:
+                done = False  # it is in the log, and in the model's record
+        return done
 
     # ------------------------------------------------------------- unloading
 
@@ -167,17 +128,19 @@ class ModelPool:
     def replace(self, models: Sequence[ModelSettings], engine: EngineSettings) -> None:
         """Other settings: models that did not change stay loaded, others go when nobody uses them any more."""
         with self._lock:
-            old, same_device = self._slots, engine.device == self._engine.device
-            self._engine = engine
+            old, before, self._engine = self._slots, self._engine, engine
             kept = {
                 settings.id: old[settings.id]
                 for settings in models
-                if settings.id in old and _same_weights(old[settings.id].settings, settings) and same_device
+                if settings.id in old and _weights(old[settings.id].settings, before) == _weights(settings, engine)
             }
             self._slots = {settings.id: kept.get(settings.id) or self._slot(settings) for settings in models}
             for settings in models:
                 self._slots[settings.id].settings = settings
-            gone = [slot for model, slot in old.items() if kept.get(model) is not slot]
+                # Whatever was wrong may have been put right.
+                self._slots[settings.id].forgive()
+            gone = [slot for model, slot in old.items() if model not in kept]
+            self._leaving.update(gone)
         for slot in gone:
             self._unload(slot, "its settings have changed")
 
@@ -185,99 +148,147 @@ class ModelPool:
         """Ends all models after the batch that they work on, or after `patience` seconds."""
         with self._lock:
             self._closed = True
-            slots = list(self._slots.values())
+            slots = [*self._slots.values(), *self._leaving]
         for slot in slots:
             self._unload(slot, "the service ends", patience=patience, used=True)
 
     # ---------------------------------------------------------------- inside
 
-    def _slot(self, settings: ModelSettings) -> _Slot:
-        return _Slot(settings, self._descriptions.read(settings), self._clock())
+    def _slot(self, settings: ModelSettings) -> Slot:
+        return Slot(settings, self._descriptions.read(settings), self._clock())
 
-    def _of(self, model: str) -> _Slot:
+    def _of(self, model: str) -> Slot:
         with self._lock:
             if model not in self._slots:
                 raise ModelNotFound(f"model {model!r}: got an unknown id, allowed: {', '.join(self._slots) or 'none'}")
             return self._slots[model]
 
-    def _record(self, slot: _Slot) -> ModelRecord:
-        return ModelRecord(
-            id=slot.settings.id,
-            reference=slot.settings.model,
-            title=slot.settings.title,
-            status=slot.status,
-            description=slot.description,
-            error=str(slot.error) if slot.error else None,
-            users=slot.users,
-            depth=slot.hosted.host.depth if slot.hosted else 0,
-            memory=slot.memory if slot.hosted else 0,
-            idle=self._clock() - slot.used,
-        )
+    def _preload(self, model: str) -> bool:
+        slot = self._of(model)
+        at_start = slot.settings.load == "start"
+        if slot.description is not None and (slot.loads or not at_start):
+            return True
+        if slot.fresh_error(self._clock(), RETRY_SECONDS):
+            return False
+        with self.use(model):
+            pass
+        if not at_start:
+            self._unload(slot, "until somebody uses it")
+        return True
 
-    def _ready(self, slot: _Slot) -> HostedModel:
+    def _ready(self, slot: Slot) -> HostedModel:
         with slot.loading:
-            if slot.hosted is not None:
+            if (hosted := slot.hosted) is not None:
                 # Settings that do not need the weights to be read again may have changed.
-                return HostedModel(slot.settings, slot.hosted.loaded, slot.hosted.host)
-            if slot.error is not None and self._clock() - slot.failed_at < RETRY_SECONDS:
-                raise slot.error
+                return HostedModel(slot.settings, hosted.loaded, hosted.host, hosted.load)
+            if error := slot.fresh_error(self._clock(), RETRY_SECONDS):
+                raise error
             if self._closed:
-                raise ModelError(f"model {slot.settings.id}: the service ends")
-            return self._open(slot)
-
-    def _open(self, slot: _Slot) -> HostedModel:
-        settings = slot.settings
-        slot.status, began = "loading", self._clock()
-        try:
-            with self._reading:
-                self._keep_budget(slot)
-                before = resident_bytes()
-                device = settings.device or self._engine.device
-                loaded = self._load(settings.model, device=device, options=dict(settings.options))
-                own = getattr(loaded.model, "memory_bytes", None)
-                slot.memory = int(own) if own is not None else max(0, resident_bytes() - before)
-        except SidecarError as error:
-            slot.status, slot.error, slot.failed_at = "failed", error, self._clock()
-            raise
-        except BaseException:
-            slot.status = "unloaded"
-            raise
-        host = Host(
-            loaded.model,
-            batch_size=settings.batch_size or loaded.batch_size,
-            name=settings.id,
-            on_batch=lambda frames, seconds: self._on_batch(settings.id, frames, seconds),
-        )
-        slot.description = Description.of(loaded)
-        self._descriptions.write(settings, slot.description)
-        slot.hosted = HostedModel(settings, loaded, host)
-        slot.status, slot.error, slot.used = "ready", None, self._clock()
-        log.info("model %s: loaded %s in %.1f s", settings.id, settings.model, self._clock() - began)
+                raise _ends(slot)
+            began, slot.status = self._clock(), "loading"
+            try:
+                hosted = self._open(slot)
+            except SidecarError as error:
+                slot.fail(error, self._clock())
+                if not self._closed:
+                    log.warning("model %s: %s", slot.settings.id, error)
+                raise
+            except BaseException:
+                slot.status = "unloaded"
+                raise
+            seconds = self._clock() - began
+            slot.load_seconds += seconds
+            log.info("model %s: loaded %s in %.1f s", slot.settings.id, slot.settings.model, seconds)
         self._keep_budget(slot)
-        return slot.hosted
+        return hosted
 
-    def _keep_budget(self, wanted: _Slot | None) -> None:
+    def _open(self, slot: Slot) -> HostedModel:
+        """Reads the weights and puts them behind a host; whatever goes wrong, nothing is left open."""
+        settings = slot.settings
+        with self._reading:
+            self._keep_budget(slot)
+            before = resident_bytes()
+            device = settings.device or self._engine.device
+            try:
+                loaded = self._load(settings.model, device=device, options=dict(settings.options))
+            except SidecarError:
+                raise
+            except Exception as error:
+                raise _failed(settings, error) from error
+            try:
+                own = getattr(loaded.model, "memory_bytes", None)
+                memory = int(own) if own is not None else max(0, resident_bytes() - before)
+                description = Description.of(loaded)
+                host = Host(
+                    loaded.model,
+                    batch_size=settings.batch_size or loaded.batch_size,
+                    name=settings.id,
+                    on_batch=lambda frames, seconds: self._on_batch(settings.id, frames, seconds),
+                )
+            except Exception as error:
+                _close(slot, loaded)
+                raise _failed(settings, error) from error
+        self._descriptions.write(settings, description)
+        hosted = HostedModel(settings, loaded, host, next(self._numbers))
+        with self._lock:
+            if not self._closed:
+                slot.open(hosted, description, memory, self._clock())
+                return hosted
+        host.close()
+        _close(slot, loaded)
+        raise _ends(slot)
+
+    def _keep_budget(self, wanted: Slot | None) -> None:
         """Unloads what was unused for longest until the rest fits; what is in use, and `wanted`, stays."""
         if self._engine.memory_mb is None:
             return
+        limit = self._engine.memory_mb * 2**20
         with self._lock:
-            loaded = [slot for slot in self._slots.values() if slot.hosted is not None]
+            loaded = [slot for slot in (*self._slots.values(), *self._leaving) if slot.hosted is not None]
+        # What a model took the last time, it will take again.
+        coming = wanted.memory if wanted is not None and wanted not in loaded else 0
         for slot in sorted(loaded, key=lambda slot: slot.used):
-            if sum(slot.memory for slot in loaded if slot.hosted is not None) <= self._engine.memory_mb * 2**20:
+            if coming + sum(slot.memory for slot in loaded if slot.hosted is not None) <= limit:
                 return
             if slot is not wanted:
                 self._unload(slot, "to make room")
+        if wanted in loaded and wanted is not None and wanted.memory > limit:
+            size = wanted.memory / 2**20
+            log.warning(
+                "model %s: it takes %.0f MiB, more than engine.memory_mb = %g: it stays only while it is used",
+                wanted.settings.id, size, self._engine.memory_mb,
+            )  # fmt: skip
 
-    def _unload(self, slot: _Slot, why: str, *, patience: float | None = None, used: bool = False) -> None:
+    def _unload(self, slot: Slot, why: str, *, patience: float | None = None, used: bool = False) -> None:
         with self._lock:
-            if slot.hosted is None or (slot.users and not used):
+            if slot.users and not used:
                 return
-            hosted, slot.hosted, slot.status = slot.hosted, None, "unloaded"
-        hosted.host.close(patience)
-        hosted.loaded.close()
+            self._leaving.discard(slot)
+            if (hosted := slot.hosted) is None:
+                return
+            slot.hosted, slot.status = None, "unloaded"
+        if hosted.host.close(patience):
+            # A model that does not come back from its batch must not be taken apart under it.
+            _close(slot, hosted.loaded)
+        self._on_unload(slot.settings.id)
         log.info("model %s: unloaded, %s", slot.settings.id, why)
 
 
-def _same_weights(one: ModelSettings, other: ModelSettings) -> bool:
-    keys = ("model", "options", "device", "batch_size")
-    return all(getattr(one, key) == getattr(other, key) for key in keys)
+def _weights(settings: ModelSettings, engine: EngineSettings) -> tuple[object, ...]:
+    """What a loaded model depends on."""
+    return settings.model, settings.options, settings.device or engine.device, settings.batch_size
+
+
+def _close(slot: Slot, loaded: LoadedModel) -> None:
+    try:
+        loaded.close()
+    except Exception:
+        log.warning("model %s: it could not be closed", slot.settings.id, exc_info=True)
+
+
+def _failed(settings: ModelSettings, error: Exception) -> ModelLoadFailed:
+    return ModelLoadFailed(f"{settings.model}: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
+
+
+def _ends(slot: Slot) -> ModelError:
+    return ModelError(f"model {slot.settings.id}: the service ends")

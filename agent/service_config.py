@@ -6,6 +6,7 @@ Only `serve`, `doctor` and `functions` read the whole of it; the other commands 
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import os
 from collections import Counter
 from collections.abc import Mapping
@@ -21,9 +22,11 @@ from agent.toml_tables import read_table
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Minutes = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+Hostname = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
 Clock = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
 
 
@@ -46,7 +49,7 @@ class ModelSettings:
     """For requests that bring none."""
     label_map: Path | None = None
     load: Literal["start", "use"] = "start"
-    idle_minutes: Annotated[float, Field(ge=0)] | None = None
+    idle_minutes: Minutes | None = None
     """Unloaded after so long without work; 0 means never, None what [engine] says."""
     doors: tuple[Literal["queue", "gateway"], ...] = ("queue", "gateway")
     """Where people may find it; rules name models themselves."""
@@ -65,7 +68,7 @@ class EngineSettings:
     device: str = "auto"
     memory_mb: Positive | None = None
     """What loaded models may take together; the one unused for longest goes first. None: no limit."""
-    idle_minutes: Annotated[float, Field(ge=0)] = 0.0
+    idle_minutes: Minutes = 0.0
     embeddings_mb: Positive = 512.0
     """What interactors may keep of the frames that people clicked on."""
 
@@ -78,11 +81,11 @@ class ServiceSettings:
     port: Annotated[int, Field(ge=0, le=65535)] = 8090
     secret_env: str | None = None
     """Variable with the password of the status page and its buttons; needed where `host` is not loopback."""
-    allowed_hosts: tuple[str, ...] = ()
+    allowed_hosts: tuple[Hostname, ...] = ()
     """Names (besides localhost and addresses) under which a browser may reach the status page."""
     state_dir: Path | None = None
     """Ledger, descriptions of models, tracking states. None: the folder that the commands use."""
-    grace_seconds: Annotated[float, Field(ge=0)] = 60.0
+    grace_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 60.0
     """How long a stop waits for what is held."""
     batch_lanes: Count = 2
     interactive_lanes: Count = 8
@@ -115,7 +118,7 @@ class GatewaySettings:
     allow: tuple[str, ...] = ()
     """Addresses or networks that may call; empty: all that reach us."""
     score_attribute: str | None = "score"
-    """Name of an attribute that carries the score in percent, where a label of the task has one; "" or false: none."""
+    """Name of an attribute that carries the score in percent, where a label of the task has one; "": none."""
     prefetch: bool = True
     """Read the frames of a running request ahead; needs a login to CVAT."""
     prefetch_mb: Positive = 256.0
@@ -145,7 +148,7 @@ class RuleSettings:
     states: tuple[Literal["new", "in progress", "rejected", "completed"], ...] = ("new",)
     media: Literal["image", "video"] | None = None
     updated_within_hours: Positive | None = None
-    every_seconds: Annotated[float, Field(ge=1)] = 60.0
+    every_seconds: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 60.0
     quiet_hours: tuple[Clock, Clock] | None = None
     """No run begins between these times of the day, in the machine's time zone; ["22:00", "06:00"] is a night."""
     jobs_per_hour: Count | None = None
@@ -217,36 +220,16 @@ def secret(variable: str | None, place: str) -> str | None:
     if variable is None:
         return None
     if not (value := os.environ.get(variable)):
-        raise ConfigError(f"{place}: the environment has no variable {variable}")
+        raise ConfigError(f"{place}: the environment has no variable {variable}, or an empty one")
     return value
 
 
-def changes(old: Config, new: Config) -> list[str]:
-    """What differs, a line each, for the log; secrets are only ever names of variables in there."""
-    lines = []
-    for table in ("engine", "service", "queue", "gateway", "watch", "server"):
-        lines += _differences(table, getattr(old, table), getattr(new, table))
-    for table, key in (("models", "id"), ("rules", "name")):
-        before = {getattr(row, key): row for row in getattr(old, table)}
-        after = {getattr(row, key): row for row in getattr(new, table)}
-        lines += [f"{table} {name}: removed" for name in before if name not in after]
-        lines += [f"{table} {name}: added" for name in after if name not in before]
-        for name in before.keys() & after.keys():
-            lines += _differences(f"{table} {name}", before[name], after[name])
-    return lines
-
-
-def _differences(place: str, old: Any, new: Any) -> list[str]:
-    if old is None or new is None:
-        return [] if old is new else [f"{place}: {'added' if old is None else 'removed'}"]
-    lines = []
-    for part in dataclasses.fields(old):
-        before, after = getattr(old, part.name), getattr(new, part.name)
-        if before != after:
-            lines.append(
-                f"{place}: {part.name}: {before!r} -> {after!r}" if part.repr else f"{place}: {part.name} changed"
-            )
-    return lines
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach what listens there."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _place(file: Path, table: str, row: Any) -> str:
@@ -277,6 +260,10 @@ def _check(config: Config) -> None:
         for name, count in Counter(names).items():
             if count > 1:
                 raise ConfigError(f"{config.file}: {table}: {name!r} is there {count} times, allowed: once")
+    if config.service.secret_env is None and not is_loopback(config.service.host):
+        place = f"{config.file}: service: secret_env"
+        why = f"because host {config.service.host!r} lets others reach the status page"
+        raise ConfigError(f"{place}: got none, allowed: the name of a variable with a password, {why}")
     for rule in config.rules:
         if rule.model not in config.model_ids:
             allowed = ", ".join(config.model_ids) or "none is configured"

@@ -44,11 +44,12 @@ def _first(errors: Sequence[Any]) -> str:
 def _allowed(error: Mapping[str, Any]) -> str:
     context: Mapping[str, Any] = error.get("ctx") or {}
     words = {
-        "greater_than": "more than {gt}",
-        "greater_than_equal": "{ge} or more",
-        "less_than": "less than {lt}",
-        "less_than_equal": "{le} or less",
+        "greater_than": "more than {gt:g}",
+        "greater_than_equal": "{ge:g} or more",
+        "less_than": "less than {lt:g}",
+        "less_than_equal": "{le:g} or less",
         "literal_error": "{expected}",
+        "finite_number": "a number that is finite",
         "string_pattern_mismatch": "text of the form {pattern}",
         "string_type": "text",
         "int_type": "a whole number",
