@@ -33,6 +33,29 @@ class JsonPieces(Protocol):
     def __iter__(self) -> Iterator[bytes]: ...
 
 
+class JsonObject:
+    """An object of JSON, some of whose members may be JsonPieces."""
+
+    def __init__(self, members: Mapping[str, Any]) -> None:
+        self._parts: list[bytes | JsonPieces] = []
+        for name, value in members.items():
+            self._parts.append(f"{',' if self._parts else '{'}{json.dumps(name)}:".encode())
+            pieces = isinstance(value, JsonPieces)
+            self._parts.append(value if pieces else json.dumps(value, separators=(",", ":"), allow_nan=False).encode())
+        self._parts.append(b"}" if self._parts else b"{}")
+
+    @property
+    def length(self) -> int:
+        return sum(len(part) if isinstance(part, bytes) else part.length for part in self._parts)
+
+    def __iter__(self) -> Iterator[bytes]:
+        for part in self._parts:
+            if isinstance(part, bytes):
+                yield part
+            else:
+                yield from part
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """An answer with a status of 2xx."""

@@ -1,4 +1,4 @@
-"""Native functions and their queues, as CVAT Online and Enterprise serve them. The open-source server has none of it."""
+"""Native functions and their queues, as CVAT Online and Enterprise serve them; the open-source server does not."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from agent.cvat.calls import JsonPieces
+from agent.cvat.calls import JsonObject
 from agent.cvat.session import Session, Stream
 from agent.errors import ServerError, ServerRefused, ServerUnavailable
 
@@ -86,10 +86,9 @@ class FunctionQueue:
         """Says that we are still at it, and how far (0..1). Tried once."""
         self._post(f"requests/{request}/update", {"agent_id": self.agent, "progress": round(progress, 4)})
 
-    def complete(self, request: str, result: Mapping[str, Any] | JsonPieces, timeout: float | None = None) -> None:
-        """Hands in a result. Tried once."""
-        body = result if isinstance(result, JsonPieces) else {"agent_id": self.agent, **result}
-        self._post(f"requests/{request}/complete", body, timeout=timeout)
+    def complete(self, request: str, result: Mapping[str, Any], timeout: float | None = None) -> None:
+        """Hands in a result; its values are JSON or JsonPieces. Tried once."""
+        self._post(f"requests/{request}/complete", JsonObject({"agent_id": self.agent, **result}), timeout=timeout)
 
     def fail(self, request: str, why: str) -> None:
         """Gives a request up for good; its users read why."""
