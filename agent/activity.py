@@ -9,13 +9,13 @@ import logging
 import secrets
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import Literal
+from typing import Any, Literal
 
-from agent.errors import RequestCancelled, public_message
+from agent.errors import RequestCancelled, SidecarError, public_message
 from agent.log_fields import log_fields
 
 log = logging.getLogger(__name__)
@@ -46,8 +46,12 @@ class RequestRecord:
     """Of the ledger, where there is one."""
     error: str | None = None
     """What went wrong, as others may read it."""
+    detail: str | None = None
+    """What went wrong, for whoever runs this service; it may name files and hosts."""
     quiet: bool = False
     """One of very many: not listed among the finished, unless it failed."""
+    stages: Mapping[str, float] = field(default_factory=dict)
+    """Seconds by stage, as far as they were told; stages overlap."""
 
     @property
     def seconds(self) -> float:
@@ -66,18 +70,28 @@ class Request:
         """Set by the status page; whoever works looks at it at every check-in."""
         self.why = ""
         self._ended = ended
-        self._fields = log_fields(request=record.id)
+        self._lock = threading.Lock()
+        self._names = {"request": record.id, "model": record.model}
+        self._fields = log_fields(self._names)
 
     @property
     def id(self) -> str:
         return self.record.id
 
     def progress(self, done: int, total: int) -> None:
-        self.record = replace(self.record, done=done, total=total)
+        self._note(done=done, total=total)
 
     def belongs_to(self, run: str) -> None:
         """Names the ledger's run."""
-        self.record = replace(self.record, run=run)
+        self._names["run"] = run
+        self._note(run=run)
+
+    def spent(self, stages: Mapping[str, float]) -> None:
+        """Adds to the seconds by stage."""
+        with self._lock:
+            added = Counter(self.record.stages)
+            added.update(stages)
+            self.record = replace(self.record, stages=added)
 
     def cancel(self, why: str) -> None:
         self.why = self.why or why
@@ -87,6 +101,19 @@ class Request:
         """Raises RequestCancelled once somebody has cancelled it."""
         if self.cancelled.is_set():
             raise RequestCancelled(self.why)
+
+    def end(self, outcome: Outcome, error: BaseException | None, text: str | None) -> RequestRecord:
+        """The record at the end; nothing is noted after it."""
+        detail = None
+        if outcome == "failed" and error is not None:
+            detail = str(error) if isinstance(error, SidecarError) else one_line(error)
+        self._note(ended=time.time(), outcome=outcome, error=text, detail=detail)
+        return self.record
+
+    def _note(self, **changes: Any) -> None:
+        with self._lock:
+            if self.record.ended is None:
+                self.record = replace(self.record, **changes)
 
     def __enter__(self) -> Request:
         self._fields.__enter__()
@@ -150,8 +177,7 @@ class Activity:
         if error is not None:
             outcome = "cancelled" if isinstance(error, RequestCancelled) else "failed"
         text = None if error is None else (str(error) if outcome == "cancelled" else public_message(error))
-        record = replace(request.record, ended=time.time(), outcome=outcome, error=text)
-        request.record = record
+        record = request.end(outcome, error, text)
         with self._lock:
             self._running.pop(record.id, None)
             if not record.quiet or outcome == "failed":
@@ -163,4 +189,13 @@ class Activity:
             level, "%s %s of %s for %s: %s after %.1f s%s", record.door, record.kind, record.what, record.model,
             outcome, record.seconds, f": {text}" if text else "", exc_info=error if outcome == "failed" else None,
         )  # fmt: skip
-        self.on_end(record)
+        try:
+            self.on_end(record)
+        except Exception:  # whoever counts must not change how a request ends
+            log.exception("the end of a request could not be told")
+
+
+def one_line(error: BaseException) -> str:
+    """A foreign error as a line: its kind, and the beginning of what it says."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__

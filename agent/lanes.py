@@ -21,7 +21,6 @@ class Lane:
         self.name, self.places = name, places
         self._taken = 0
         self._closed = False
-        self._threads: set[threading.Thread] = set()
         self._changed = threading.Condition()
 
     @property
@@ -45,17 +44,18 @@ class Lane:
             self._changed.notify_all()
 
     def join(self, timeout: float) -> bool:
-        """Waits until nothing is at work; False when that takes longer."""
-        end = time.monotonic() + timeout
+        """Waits until no place is taken: a claim may become work at any moment. False when that takes longer."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._threads, max(0.0, end - time.monotonic()))
+            return self._changed.wait_for(lambda: not self._taken, timeout)
 
     def _start(self, work: Callable[[], None]) -> None:
         context = contextvars.copy_context()
         thread = threading.Thread(target=lambda: self._run(context, work), name=f"lane-{self.name}", daemon=True)
-        with self._changed:
-            self._threads.add(thread)
-        thread.start()
+        try:
+            thread.start()
+        except BaseException:  # the machine has no more threads: the place must not be lost with this one
+            self._release()
+            raise
 
     def _run(self, context: contextvars.Context, work: Callable[[], None]) -> None:
         try:
@@ -63,8 +63,6 @@ class Lane:
         except Exception:  # whoever works here tells its own errors; this is the last net
             log.exception("a request of the lane %s broke off", self.name)
         finally:
-            with self._changed:
-                self._threads.discard(threading.current_thread())
             self._release()
 
     def _release(self) -> None:
