@@ -10,10 +10,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.metadata
-import inspect
 import re
-import types
-import typing
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +18,8 @@ from pathlib import PurePath
 from typing import Any
 
 from agent.contract import Detector, Interactor, Label, Reidentifier, Tracker, facts_of
-from agent.errors import ConfigError, ModelLoadFailed, ModelNotFound, SidecarError
+from agent.errors import ModelLoadFailed, ModelNotFound, SidecarError
+from agent.model_options import check_options
 
 GROUP = "cvat_sidecar.adapters"
 
@@ -32,7 +30,7 @@ _BUILT_IN = {
     "opencv": "adapters.opencv",
 }
 _KINDS = {"detector": Detector, "interactor": Interactor, "tracker": Tracker, "reid": Reidentifier}
-_REFERENCE = re.compile(r"([A-Za-z][A-Za-z0-9_+-]*):(.+)", re.DOTALL)
+_REFERENCE = re.compile(r"([A-Za-z][A-Za-z0-9_+-]*):(.*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,17 +82,25 @@ def load_model(reference: str, *, device: str = "auto", options: Mapping[str, An
     Raises ModelNotFound, ModelLoadFailed, or ConfigError for an option that the adapter does not take.
     """
     parsed = parse_reference(reference)
-    load = _load_function(parsed)
-    options = dict(options or {})
+    if not parsed.name:
+        raise ModelNotFound(f"model {reference!r}: got no name after the scheme, allowed: {_forms()}")
+    return load_with(_load_function(parsed), parsed, device=device, options=options or {})
+
+
+def load_with(
+    load: Callable[..., Any], reference: ModelReference, *, device: str, options: Mapping[str, Any], **given: Any
+) -> LoadedModel:
+    """What a `load` function gives for a reference; `given` are arguments but no options. Raises as `load_model`."""
+    options = dict(options)
     device = str(options.pop("device", device))
-    values = _check_options(load, options, str(parsed))
+    values = check_options(load, options, str(reference), given)
     try:
-        model = load(parsed.name, device=device, **values)
+        model = load(reference.name, device=device, **values, **given)
     except SidecarError:
         raise
     except Exception as error:
-        raise ModelLoadFailed(f"{parsed}: {_one_line(error)}") from error
-    return _describe(parsed, model)
+        raise ModelLoadFailed(f"{reference}: {_one_line(error)}") from error
+    return _describe(reference, model)
 
 
 def known_schemes() -> tuple[str, ...]:
@@ -134,86 +140,6 @@ def _load_function(reference: ModelReference) -> Callable[..., Any]:
             f"{reference}: its adapter {place} has no load(name, *, device, …) (see agent/contract.py)"
         )
     return load  # type: ignore[no-any-return]
-
-
-def _check_options(load: Callable[..., Any], options: Mapping[str, Any], owner: str) -> dict[str, Any]:
-    """The options, held to the names and types of the signature of `load`; an int will do for a float."""
-    parameters = [p for p in inspect.signature(load).parameters.values() if p.name != "device"]
-    taken = {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY}
-    allowed = ", ".join(taken) or "none"
-    if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-        for name in options:
-            if name not in taken:
-                near = difflib.get_close_matches(name, taken, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
-                raise ConfigError(f"{owner}: unknown option {name!r}, allowed: {allowed}{hint}")
-    for name, parameter in taken.items():
-        if parameter.default is parameter.empty and name not in options:
-            raise ConfigError(f"{owner}: option {name!r} is missing")
-    types_of = _annotations(load)
-    return {name: _typed(value, types_of.get(name, Any), name, owner) for name, value in options.items()}
-
-
-def _annotations(load: Callable[..., Any]) -> dict[str, Any]:
-    function = load.__init__ if inspect.isclass(load) else load
-    try:
-        return typing.get_type_hints(function)
-    except (NameError, TypeError):  # names that only a type checker sees: leave the types to the adapter
-        return {}
-
-
-def _typed(value: Any, annotation: Any, name: str, owner: str) -> Any:
-    choices = typing.get_args(annotation) if _is_union(annotation) else (annotation,)
-    if float in choices and type(value) is int:
-        return float(value)
-    if any(_fits(value, choice) for choice in choices):
-        return value
-    words = " or ".join(_word(choice) for choice in choices if choice is not type(None))
-    raise ConfigError(f"{owner}: option {name!r}: got {value!r}, allowed: {words}")
-
-
-def _is_union(annotation: Any) -> bool:
-    return typing.get_origin(annotation) in (typing.Union, types.UnionType)
-
-
-def _fits(value: Any, annotation: Any) -> bool:
-    """Whether a TOML value is what an annotation says; annotations that TOML has no word for accept all."""
-    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is typing.Literal:
-        return any(value == choice and type(value) is type(choice) for choice in arguments)
-    if annotation is None or annotation is type(None):
-        return value is None
-    if annotation in (str, int, float, bool):
-        return type(value) is annotation
-    if origin in (list, tuple, Sequence) or annotation in (list, tuple, Sequence):
-        if isinstance(value, str) or not isinstance(value, Sequence):
-            return False
-        return not arguments or all(_fits_item(item, arguments) for item in value)
-    if origin in (dict, Mapping) or annotation in (dict, Mapping):
-        return isinstance(value, Mapping)
-    return True
-
-
-def _fits_item(item: Any, annotations: Sequence[Any]) -> bool:
-    choices = _flat(annotations)
-    return any(_fits(item, choice) for choice in choices) or (float in choices and type(item) is int)
-
-
-def _flat(annotations: Sequence[Any]) -> list[Any]:
-    """The alternatives of a container's arguments: `tuple[int | float, ...]` gives int and float."""
-    return [c for a in annotations for c in (typing.get_args(a) if _is_union(a) else (a,)) if c is not ...]
-
-
-def _word(annotation: Any) -> str:
-    """The annotation in words for a person who writes TOML."""
-    words = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
-    if annotation in words:
-        return words[annotation]
-    if typing.get_origin(annotation) is typing.Literal:
-        return " | ".join(repr(choice) for choice in typing.get_args(annotation))
-    if typing.get_origin(annotation) in (list, tuple, Sequence):
-        return "a list of " + " or ".join(_word(choice) for choice in _flat(typing.get_args(annotation)))
-    return str(getattr(annotation, "__name__", annotation))
 
 
 def _describe(reference: ModelReference, model: Any) -> LoadedModel:

@@ -61,12 +61,16 @@ def test_references(text, scheme, name):
         ("facebook/detr", "did you mean 'hf:facebook/detr'"),
         ("tools/func.py", "did you mean 'cvat:tools/func.py'"),
         ("", "got no scheme, allowed: cvat:NAME"),
-        ("hf:", "got no scheme"),
     ],
 )
 def test_what_is_no_reference_gets_a_hint(text, hint):
     with pytest.raises(ModelNotFound, match=hint):
         parse_reference(text)
+
+
+def test_a_scheme_without_a_name_is_no_model():
+    with pytest.raises(ModelNotFound, match=r"'hf:': got no name after the scheme, allowed: cvat:NAME"):
+        load_model("hf:")
 
 
 def test_unknown_schemes():

@@ -1,0 +1,44 @@
+"""A detector whose finds are looked at again: `chain:` with the options `of` (a detector) and `then` (steps)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from agent.compose.parts import Parts, joint_facts
+from agent.compose.steps import STEPS, Step, open_step
+from agent.contract import ConfigError, Context, Detection, Frame, Label
+
+
+class Chain:
+    """Runs `of` on the frames, then each step on what has been found so far."""
+
+    def __init__(self, name: str, *, device: str, parts: Parts, of: Any, then: list[Any]) -> None:
+        if not then:
+            raise ConfigError(f"{parts.owner}: option 'then': got none, allowed: one or more of {', '.join(STEPS)}")
+        (self._first,) = parts.detectors([of], "of", 1)
+        self.labels: list[Label] = list(self._first.labels)
+        self._steps: list[Step] = []
+        for number, wish in enumerate(then, 1):
+            if not isinstance(wish, Mapping):
+                raise ConfigError(
+                    f"{parts.owner}: option 'then': got {wish!r}, allowed: tables with `model` and `gives`"
+                )
+            step = open_step(parts, wish, f"then {number}", self.labels)
+            self._steps.append(step)
+            self.labels = step.labels_after(self.labels)
+        self.close = parts.close
+        self.batch_size = self._first.loaded.batch_size
+        self.default_threshold = self._first.loaded.default_threshold
+        self.facts = joint_facts([self._first, *(step.part for step in self._steps)])
+
+    def detect(self, frames: Sequence[Frame], context: Context) -> list[list[Detection]]:
+        # Labels may change their names on the way, so nothing is left out by its label before the end.
+        found = self._first.detect(frames, replace(context, labels=None))
+        for step in self._steps:
+            found = step.look(frames, found, context)
+        return found
+
+
+load = Chain

@@ -1,0 +1,45 @@
+"""Several detectors as one: `ensemble:` with the option `of`, a list of models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from agent.compose.fusion import fuse
+from agent.compose.parts import Parts, joint_facts, joint_labels
+from agent.contract import Context, Detection, Frame
+
+LOWEST = 0.05
+"""Fusing lowers what few agree on, so the parts are asked for less than the request wants."""
+
+
+class Ensemble:
+    """Fuses what its parts find. A label of the same name is the same; label maps of the parts make it so."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        device: str,
+        parts: Parts,
+        of: list[Any],
+        method: Literal["wbf", "nms", "soft-nms"] = "wbf",
+        iou: float = 0.55,
+    ) -> None:
+        self._parts = parts.detectors(of, "of", 2)
+        self._method, self._iou = method, iou
+        self.close = parts.close
+        self.labels = joint_labels(self._parts)
+        self.batch_size = max(part.loaded.batch_size for part in self._parts)
+        self.default_threshold = min(part.loaded.default_threshold for part in self._parts)
+        self.facts = joint_facts(self._parts, method=method, iou=f"{iou:g}")
+
+    def detect(self, frames: Sequence[Frame], context: Context) -> list[list[Detection]]:
+        asked = Context(min(context.threshold, LOWEST), context.labels, context.masks_as_polygons)
+        waiting = [part.submit(frames, asked) for part in self._parts]
+        found = [wait() for wait in waiting]
+        weights = [part.weight for part in self._parts]
+        return [fuse(groups, self._method, self._iou, weights) for groups in zip(*found, strict=True)]
+
+
+load = Ensemble

@@ -1,0 +1,80 @@
+"""Test-time augmentation: `flips:` with the option `of`, one detector that looks at a picture in several ways."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from agent.compose.fusion import fuse
+from agent.compose.mirroring import mirrored, scaled
+from agent.compose.parts import Parts, joint_facts
+from agent.contract import ConfigError, Context, Detection, Frame
+
+LOWEST = 0.05
+"""Fusing lowers what few views agree on, so they are asked for less than the request wants."""
+
+
+class Flips:
+    """Looks at the picture as it is, in the mirror (`mirror`), and in other sizes (`scales`), and fuses the answers."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        device: str,
+        parts: Parts,
+        of: Any,
+        mirror: bool = True,
+        scales: list[float] | None = None,
+        method: Literal["wbf", "nms", "soft-nms"] = "wbf",
+        iou: float = 0.55,
+    ) -> None:
+        for scale in scales or ():
+            if not 0.1 <= scale <= 10:
+                raise ConfigError(f"{parts.owner}: scales: got {scale}, allowed: 0.1 to 10")
+        (self._part,) = parts.detectors([of], "of", 1)
+        self._views = [
+            (scale, flip) for scale in dict.fromkeys([1.0, *(scales or ())]) for flip in (False, True)[: 1 + mirror]
+        ]
+        self._method, self._iou = method, iou
+        self.close = parts.close
+        self.labels = list(self._part.labels)
+        self.batch_size = max(1, self._part.loaded.batch_size // len(self._views))
+        self.default_threshold = self._part.loaded.default_threshold
+        self.facts = joint_facts([self._part], views=" ".join(f"{s:g}{'m' if m else ''}" for s, m in self._views))
+
+    def detect(self, frames: Sequence[Frame], context: Context) -> list[list[Detection]]:
+        asked = Context(min(context.threshold, LOWEST), context.labels, context.masks_as_polygons)
+        views = [_view(frame, scale, mirror) for frame in frames for scale, mirror in self._views]
+        found = self._part.detect(views, asked)
+        count, answers = len(self._views), []
+        for number, frame in enumerate(frames):
+            own = zip(views[number * count :], found[number * count : (number + 1) * count], self._views, strict=False)
+            groups = [
+                [_back(detection, view, frame, mirror=mirror) for detection in group]
+                for view, group, (_, mirror) in own
+            ]
+            answers.append(fuse(groups, self._method, self._iou))
+        return answers
+
+
+def _view(frame: Frame, scale: float, mirror: bool) -> Frame:
+    image = frame.image
+    if scale != 1.0:
+        from PIL import Image
+
+        size = max(1, round(frame.width * scale)), max(1, round(frame.height * scale))
+        image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+    return Frame(frame.index, frame.name, np.ascontiguousarray(image[:, ::-1] if mirror else image))
+
+
+def _back(detection: Detection, view: Frame, frame: Frame, *, mirror: bool) -> Detection:
+    found = mirrored(detection, view.width) if mirror else detection
+    if (view.width, view.height) == (frame.width, frame.height):
+        return found
+    return scaled(found, frame.width / view.width, frame.height / view.height, (frame.width, frame.height))
+
+
+load = Flips

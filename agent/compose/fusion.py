@@ -1,0 +1,178 @@
+"""Detections of one frame that mean the same things, made one: weighted boxes fusion, NMS, soft-NMS, merging.
+
+Sources: Solovyev, Wang, Gabruseva, Weighted boxes fusion, Image and Vision Computing 2021; Bodla et al., Soft-NMS,
+ICCV 2017.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from agent.contract import Detection, Mask, Rectangle, Shape
+from agent.geometry import bounds, iou, tight
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Group = Sequence[Detection]
+"""What one model, one view or one tile saw of a frame."""
+METHODS = ("wbf", "nms", "soft-nms")
+SIGMA = 0.5
+"""Of soft-NMS: how quickly overlap lowers a score."""
+
+
+def fuse(groups: Sequence[Group], method: str, limit: float, weights: Sequence[float] | None = None) -> list[Detection]:
+    """The detections of all groups, those of one label that overlap by `limit` (IoU) or more made one, best first.
+
+    Tags count once, with their best score. What has neither a rectangle nor a mask is chosen among, never averaged.
+    """
+    weights = list(weights or [1.0] * len(groups))
+    entries = [_Entry(d, number, weights[number]) for number, group in enumerate(groups) for d in group]
+    kept: list[Detection] = []
+    for label in dict.fromkeys(entry.detection.label for entry in entries):
+        own = [entry for entry in entries if entry.detection.label == label]
+        drawn, tags = [e for e in own if e.detection.shape is not None], [e for e in own if e.detection.shape is None]
+        if tags:
+            kept.append(max((entry.detection for entry in tags), key=_score))
+        if drawn:
+            kept += _METHODS[method](sorted(drawn, key=lambda e: -e.score), limit, weights)
+    return sorted(kept, key=lambda detection: -_score(detection))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Entry:
+    """A detection and where it is from."""
+
+    detection: Detection
+    source: int
+    weight: float
+
+    @property
+    def score(self) -> float:
+        return _score(self.detection) * self.weight
+
+    @property
+    def shape(self) -> Shape:
+        assert self.detection.shape is not None  # tags never come here
+        return self.detection.shape
+
+
+def _score(detection: Detection) -> float:
+    return 1.0 if detection.score is None else detection.score
+
+
+def overlaps(shapes: Sequence[Shape]) -> NDArray[np.float64]:
+    """(n, n) intersection over union: of masks by their pixels, of others by the upright rectangles around them."""
+    boxes = np.array([bounds(shape) for shape in shapes], dtype=np.float64).reshape(-1, 4)
+    shares = iou(boxes, boxes)
+    for i, one in enumerate(shapes):
+        for j in range(i):
+            other = shapes[j]
+            if shares[i, j] > 0 and isinstance(one, Mask) and isinstance(other, Mask):
+                shares[i, j] = shares[j, i] = _mask_iou(one, other)
+    return shares
+
+
+def _mask_iou(one: Mask, other: Mask) -> float:
+    left, top = max(one.left, other.left), max(one.top, other.top)
+    right = min(one.left + one.bitmap.shape[1], other.left + other.bitmap.shape[1])
+    bottom = min(one.top + one.bitmap.shape[0], other.top + other.bitmap.shape[0])
+    if right <= left or bottom <= top:
+        return 0.0
+    parts = [m.bitmap[top - m.top : bottom - m.top, left - m.left : right - m.left] for m in (one, other)]
+    shared = int(np.count_nonzero(parts[0] & parts[1]))
+    union = int(np.count_nonzero(one.bitmap)) + int(np.count_nonzero(other.bitmap)) - shared
+    return shared / union if union else 0.0
+
+
+# ------------------------------------------------------------------- methods
+
+
+def _nms(entries: Sequence[_Entry], limit: float, weights: Sequence[float]) -> list[Detection]:
+    """The best of each heap."""
+    shares, kept = overlaps([entry.shape for entry in entries]), list[int]()
+    for number in range(len(entries)):
+        if all(shares[number, better] < limit for better in kept):
+            kept.append(number)
+    return [entries[number].detection for number in kept]
+
+
+def _soft_nms(entries: Sequence[_Entry], limit: float, weights: Sequence[float]) -> list[Detection]:
+    """All, with scores lowered by the overlap with better ones; equal ones (IoU from 0.95) are one."""
+    shares = overlaps([entry.shape for entry in entries])
+    scores = np.array([entry.score for entry in entries])
+    waiting, kept = list(range(len(entries))), list[Detection]()
+    while waiting:
+        best = max(waiting, key=lambda number: scores[number])
+        waiting.remove(best)
+        kept.append(replace(entries[best].detection, score=float(min(1.0, scores[best]))))
+        for other in list(waiting):
+            if shares[best, other] >= 0.95:
+                waiting.remove(other)
+            elif shares[best, other] >= limit:
+                scores[other] *= math.exp(-(shares[best, other] ** 2) / SIGMA)
+    return kept
+
+
+def _wbf(entries: Sequence[_Entry], limit: float, weights: Sequence[float]) -> list[Detection]:
+    """One for each heap: sides weighted by score, and a score that counts how many of the sources agree."""
+    heaps: list[list[_Entry]] = []
+    fused: list[Shape] = []
+    for entry in entries:
+        best, share = -1, limit
+        for number, shape in enumerate(fused):
+            if (found := float(overlaps([shape, entry.shape])[0, 1])) >= share:
+                best, share = number, found
+        if best < 0:
+            heaps.append([entry])
+            fused.append(entry.shape)
+        else:
+            heaps[best].append(entry)
+            fused[best] = _mean(heaps[best])
+    return [_agreed(heap, shape, weights) for heap, shape in zip(heaps, fused, strict=True)]
+
+
+def _agreed(heap: Sequence[_Entry], shape: Shape, weights: Sequence[float]) -> Detection:
+    own = sum(entry.weight for entry in heap)
+    score = sum(entry.score for entry in heap) / own
+    # Sources that saw nothing here count too: what one of three sees is worth a third.
+    agree = min(sum(weights), sum({entry.source: entry.weight for entry in heap}.values())) / sum(weights)
+    return replace(heap[0].detection, shape=shape, score=float(min(1.0, score * agree)))
+
+
+def _mean(heap: Sequence[_Entry]) -> Shape:
+    """The sides' mean of upright rectangles, the pixels that most of the score agrees on of masks, else the best."""
+    shapes, scores = [entry.shape for entry in heap], np.array([max(entry.score, 1e-6) for entry in heap])
+    if all(isinstance(shape, Rectangle) and not shape.rotation for shape in shapes):
+        sides = np.array([bounds(shape) for shape in shapes])
+        left, top, right, bottom = (float(side) for side in (sides * scores[:, None]).sum(0) / scores.sum())
+        return Rectangle(left, top, right, bottom)
+    masks = [shape for shape in shapes if isinstance(shape, Mask)]
+    if len(masks) == len(shapes):
+        return _voted(masks, scores) or masks[0]
+    return shapes[0]
+
+
+def _voted(masks: Sequence[Mask], scores: NDArray[np.float64]) -> Mask | None:
+    left, top = min(mask.left for mask in masks), min(mask.top for mask in masks)
+    right = max(mask.left + mask.bitmap.shape[1] for mask in masks)
+    bottom = max(mask.top + mask.bitmap.shape[0] for mask in masks)
+    votes = np.zeros((bottom - top, right - left))
+    for mask, score in zip(masks, scores, strict=True):
+        rows, columns = mask.bitmap.shape
+        votes[mask.top - top : mask.top - top + rows, mask.left - left : mask.left - left + columns] += (
+            mask.bitmap * score
+        )
+    return tight(Mask(votes > scores.sum() / 2, left, top))
+
+
+_METHODS: dict[str, Callable[[Sequence[_Entry], float, Sequence[float]], list[Detection]]] = {
+    "wbf": _wbf,
+    "nms": _nms,
+    "soft-nms": _soft_nms,
+}

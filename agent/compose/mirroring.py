@@ -1,0 +1,76 @@
+"""Shapes seen in a mirror, and shapes of a picture of another size, brought back to the picture as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from agent.contract import Cuboid, Detection, Ellipse, Keypoint, Mask, Rectangle, Shape, Skeleton
+
+_SIDES = {"left": "right", "right": "left", "Left": "Right", "Right": "Left", "LEFT": "RIGHT", "RIGHT": "LEFT"}
+
+
+def mirrored(detection: Detection, width: int) -> Detection:
+    """The detection in the mirror image of a picture of this width; a left wrist is a right one there."""
+    shape = detection.shape
+    return detection if shape is None else replace(detection, shape=_mirrored(shape, width))
+
+
+def _mirrored(shape: Shape, width: int) -> Shape:
+    if isinstance(shape, Rectangle):
+        return replace(shape, left=width - shape.right, right=width - shape.left, rotation=-shape.rotation % 360)
+    if isinstance(shape, Ellipse):
+        return replace(shape, x=width - shape.x, rotation=-shape.rotation % 360)
+    if isinstance(shape, Mask):
+        return Mask(shape.bitmap[:, ::-1], width - shape.left - shape.bitmap.shape[1], shape.top)
+    if isinstance(shape, Skeleton):
+        names = {element.label for element in shape.elements}
+        return Skeleton(tuple(_other_side(element, names, width) for element in shape.elements))
+    points = [width - number if place % 2 == 0 else number for place, number in enumerate(shape.points)]
+    if isinstance(shape, Cuboid):
+        # The edges come in pairs from left to right; in the mirror the right one comes first.
+        points = [number for start in (4, 0, 12, 8) for number in points[start : start + 4]]
+    return replace(shape, points=tuple(points))
+
+
+def _other_side(element: Keypoint, names: set[str], width: int) -> Keypoint:
+    """A keypoint of the mirror image under the name of the other side, where the skeleton has both."""
+    other = next((name for name in _swapped(element.label) if name in names), element.label)
+    return replace(element, label=other, x=width - element.x)
+
+
+def _swapped(name: str) -> Iterator[str]:
+    for side, opposite in _SIDES.items():
+        if side in name:
+            yield name.replace(side, opposite)
+
+
+def scaled(detection: Detection, x: float, y: float, size: tuple[int, int]) -> Detection:
+    """The detection with its coordinates multiplied; masks are drawn anew for a picture of `size` (width, height)."""
+    shape = detection.shape
+    return detection if shape is None else replace(detection, shape=_scaled(shape, x, y, size))
+
+
+def _scaled(shape: Shape, x: float, y: float, size: tuple[int, int]) -> Shape:
+    if isinstance(shape, Rectangle):
+        return replace(shape, left=shape.left * x, top=shape.top * y, right=shape.right * x, bottom=shape.bottom * y)
+    if isinstance(shape, Ellipse):
+        return replace(shape, x=shape.x * x, y=shape.y * y, radius_x=shape.radius_x * x, radius_y=shape.radius_y * y)
+    if isinstance(shape, Mask):
+        return _scaled_mask(shape, x, y, size)
+    if isinstance(shape, Skeleton):
+        return Skeleton(tuple(replace(e, x=e.x * x, y=e.y * y) for e in shape.elements))
+    return replace(shape, points=tuple(n * (y if place % 2 else x) for place, n in enumerate(shape.points)))
+
+
+def _scaled_mask(mask: Mask, x: float, y: float, size: tuple[int, int]) -> Mask:
+    """Each pixel takes the value of the one that its centre falls into."""
+    rows, columns = mask.bitmap.shape
+    left, top = round(mask.left * x), round(mask.top * y)
+    right = min(size[0], max(left + 1, round((mask.left + columns) * x)))
+    bottom = min(size[1], max(top + 1, round((mask.top + rows) * y)))
+    across = np.clip(((np.arange(left, right) + 0.5) / x - mask.left).astype(int), 0, columns - 1)
+    down = np.clip(((np.arange(top, bottom) + 0.5) / y - mask.top).astype(int), 0, rows - 1)
+    return Mask(mask.bitmap[np.ix_(down, across)], left, top)

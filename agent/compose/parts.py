@@ -1,0 +1,165 @@
+"""The models that another is built of: opened by the pool where they are models of their own, else for it alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from agent.contract import BadPrediction, ConfigError, Context, Detection, Frame, Label
+from agent.host import INTERACTIVE, Host
+from agent.label_map import LabelMap, load_label_map
+from agent.models import LoadedModel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+T = TypeVar("T")
+
+Opener = Callable[[str, str, Mapping[str, Any]], AbstractContextManager[tuple[LoadedModel, Host]]]
+"""Gives the loaded model and its host for a name (an id or a reference), a device and options."""
+
+_KEYS = ("model", "options", "weight", "label_map", "threshold")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """A model within another. Its labels are those of the joint vocabulary."""
+
+    name: str
+    loaded: LoadedModel
+    host: Host
+    weight: float = 1.0
+    threshold: float | None = None
+    renames: Mapping[str, str | None] = field(default_factory=dict)
+    """Its own label -> the joint one, None where it has no place; labels that are not here keep their names."""
+
+    @property
+    def labels(self) -> tuple[Label, ...]:
+        named = [(self.renames.get(label.name, label.name), label) for label in self.loaded.labels]
+        return tuple(replace(label, name=name) for name, label in named if name is not None)
+
+    def submit(self, frames: Sequence[Frame], context: Context) -> Callable[[], list[list[Detection]]]:
+        """Begins a detection; what is given waits for it. BadPrediction there for a frame on which it failed."""
+        back: dict[str, list[str]] = {}
+        for label in self.loaded.labels:
+            if (name := self.renames.get(label.name, label.name)) is not None:
+                back.setdefault(name, []).append(label.name)
+        labels = context.labels
+        if labels is not None:
+            labels = frozenset(own for name in labels for own in back.get(name, ()))
+        threshold = context.threshold if self.threshold is None else self.threshold
+        asked = replace(context, labels=labels, threshold=threshold)
+        size = max(1, self.host.batch_size)
+        futures = [self.host.submit(frames[at : at + size], asked, INTERACTIVE) for at in range(0, len(frames), size)]
+        return lambda: [self._renamed(found, asked) for future in futures for found in future.result()]
+
+    def detect(self, frames: Sequence[Frame], context: Context) -> list[list[Detection]]:
+        return self.submit(frames, context)() if frames else []
+
+    def call(self, work: Callable[[Any], T]) -> T:
+        """What `work` gives for the model, in the model's own thread."""
+        answer: Future[T] = self.host.call(lambda: work(self.loaded.model), INTERACTIVE)
+        return answer.result()
+
+    def _renamed(self, found: Sequence[Detection] | BadPrediction, context: Context) -> list[Detection]:
+        if isinstance(found, BadPrediction):
+            raise found
+        named = [(self.renames.get(detection.label, detection.label), detection) for detection in found]
+        return [
+            detection if name == detection.label else replace(detection, label=name)
+            for name, detection in named
+            if name is not None and (detection.score is None or detection.score >= context.threshold)
+        ]
+
+
+class Parts:
+    """Opens the parts of one model, and closes them with it."""
+
+    def __init__(self, owner: str, device: str, opener: Opener | None = None) -> None:
+        self.owner = owner
+        self._device = device
+        self._opener = opener or _alone
+        self._open = ExitStack()
+
+    def close(self) -> None:
+        self._open.close()
+
+    def open(self, wish: str | Mapping[str, Any], option: str) -> Part:
+        """A part as an option names it: an id or reference, or a table with `model` and more; else ConfigError."""
+        table = {"model": wish} if isinstance(wish, str) else wish
+        if not isinstance(table, Mapping) or not isinstance(table.get("model"), str):
+            raise ConfigError(
+                f"{self.owner}: option {option!r}: got {wish!r}, allowed: a model, or a table with `model`"
+            )
+        for key in table:
+            if key not in _KEYS:
+                raise ConfigError(f"{self.owner}: option {option!r}: unknown key {key!r}, allowed: {', '.join(_KEYS)}")
+        weight, threshold = self._number(table, "weight", option), self._number(table, "threshold", option)
+        options: Any = table.get("options", {})
+        if not isinstance(options, Mapping):
+            raise ConfigError(f"{self.owner}: option {option!r}: options: got {options!r}, allowed: a table")
+        renames = _renames(load_label_map(str(table["label_map"]))) if "label_map" in table else {}
+        loaded, host = self._open.enter_context(self._opener(table["model"], self._device, options))
+        return Part(table["model"], loaded, host, 1.0 if weight is None else weight, threshold, renames)
+
+    def detectors(self, wishes: Sequence[Any], option: str, least: int) -> list[Part]:
+        """Parts that find things; ConfigError for fewer than `least`, or for a model of another kind."""
+        if isinstance(wishes, str) or len(wishes) < least:
+            raise ConfigError(
+                f"{self.owner}: option {option!r}: got {wishes!r}, allowed: a list of {least} or more models"
+            )
+        parts = [self.open(wish, option) for wish in wishes]
+        for part in parts:
+            if part.loaded.kind != "detector":
+                raise ConfigError(
+                    f"{self.owner}: option {option!r}: {part.name} is of the kind {part.loaded.kind}, allowed: detector"
+                )
+        return parts
+
+    def _number(self, table: Mapping[str, Any], key: str, option: str) -> float | None:
+        value = table.get(key)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 100:
+            raise ConfigError(f"{self.owner}: option {option!r}: {key}: got {value!r}, allowed: a number from 0")
+        return float(value)
+
+
+def joint_labels(parts: Sequence[Part]) -> list[Label]:
+    """The labels of all parts, each name once; of one that they draw differently, any shape."""
+    found: dict[str, Label] = {}
+    for part in parts:
+        for label in part.labels:
+            known = found.setdefault(label.name, label)
+            if known.type != label.type:
+                known = replace(known, type="any")
+            names = {attribute.name for attribute in known.attributes}
+            more = tuple(attribute for attribute in label.attributes if attribute.name not in names)
+            found[label.name] = replace(known, attributes=known.attributes + more)
+    return list(found.values())
+
+
+def joint_facts(parts: Sequence[Part], **more: str) -> dict[str, str]:
+    """What is known of the parts; the version names all of theirs."""
+    versions = " + ".join(part.loaded.version for part in parts)
+    named = ", ".join(part.name for part in parts)
+    return {"parts": named, **more, "version": " ".join([*(f"{k}={v}" for k, v in more.items()), versions])}
+
+
+def _renames(label_map: LabelMap) -> dict[str, str | None]:
+    return {own: None if entry.drop else (entry.name or own) for own, entry in label_map.labels.items()}
+
+
+@contextmanager
+def _alone(name: str, device: str, options: Mapping[str, Any]) -> Iterator[tuple[LoadedModel, Host]]:
+    from agent.compose import open_model
+
+    loaded = open_model(name, device=device, options=options)
+    try:
+        with Host(loaded.model, batch_size=loaded.batch_size, name=name) as host:
+            yield loaded, host
+    finally:
+        loaded.close()
