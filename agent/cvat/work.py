@@ -88,7 +88,7 @@ def find_work(
     if target.kind == "job":
         rows = [session.request("GET", f"/api/jobs/{target.id}").json()]
     else:
-        listed = _pages(session, "/api/jobs", {f"{target.kind}_id": target.id})
+        listed = pages(session, "/api/jobs", {f"{target.kind}_id": target.id})
         rows = [row for row in listed if _wanted(row, ground_truth)]
         if not rows:
             raise _nothing(session, target)
@@ -125,7 +125,7 @@ def _nothing(session: Session, target: Target) -> BadRequest:
 
 def _with_pictures(rows: list[dict[str, Any]], target: Target) -> list[dict[str, Any]]:
     """The jobs that have something to look at. Other tasks of a project do not keep those from being annotated."""
-    other = {row["task_id"]: kind for row in rows if (kind := _media(row)) not in ("image", "video")}
+    other = {row["task_id"]: kind for row in rows if (kind := media(row)) not in ("image", "video")}
     if target.kind != "project" or len(other) == len({row["task_id"] for row in rows}):
         for task, kind in other.items():
             what = "it" if target.kind == "task" else f"task {task}"
@@ -135,14 +135,15 @@ def _with_pictures(rows: list[dict[str, Any]], target: Target) -> list[dict[str,
     return [row for row in rows if row["task_id"] not in other]
 
 
-def _media(row: Mapping[str, Any]) -> str:
+def media(row: Mapping[str, Any]) -> str:
+    """What a job shows: image, video, or something that has no pictures."""
     # Servers before audio tasks came do not tell the media type.
     return "3D" if row.get("dimension") == "3d" else row.get("media_type") or "image"
 
 
 def _task_work(session: Session, task_id: int, rows: list[dict[str, Any]], honeypots: bool) -> TaskWork:
     with ThreadPoolExecutor(4, thread_name_prefix="work") as pool:
-        found = list(pool.map(lambda row: _job_work(session, row, not honeypots), rows))
+        found = list(pool.map(lambda row: job_work(session, row, not honeypots), rows))
     jobs, taken = [], set[int]()
     for job in found:
         frames = tuple(frame for frame in job.frames if frame not in taken)
@@ -150,12 +151,17 @@ def _task_work(session: Session, task_id: int, rows: list[dict[str, Any]], honey
             taken.update(frames)
             job = replace(job, frames=frames)
         jobs.append(job)
-    labels = _pages(session, "/api/labels", {"job_id": rows[0]["id"], "sort": "id"})
     name = rows[0].get("task_name") or f"task {task_id}"
-    return TaskWork(task_id, name, tuple(_label(label) for label in labels), tuple(jobs))
+    return TaskWork(task_id, name, task_labels(session, rows[0]["id"]), tuple(jobs))
 
 
-def _job_work(session: Session, row: Mapping[str, Any], leave_honeypots_out: bool) -> JobWork:
+def task_labels(session: Session, job: int) -> tuple[TaskLabel, ...]:
+    """The labels of a job's task."""
+    return tuple(_label(label) for label in pages(session, "/api/labels", {"job_id": job, "sort": "id"}))
+
+
+def job_work(session: Session, row: Mapping[str, Any], leave_honeypots_out: bool) -> JobWork:
+    """A job of the server's list, with its frames."""
     number = row["id"]
     meta = session.request("GET", f"/api/jobs/{number}/data/meta").json()
     start, stop = row["start_frame"], row["stop_frame"]
@@ -205,7 +211,8 @@ def _honeypots(session: Session, job: int) -> set[int]:
     return set(layout.get("honeypot_frames") or ())
 
 
-def _pages(session: Session, path: str, query: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def pages(session: Session, path: str, query: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """What a list of the API holds, page by page."""
     page = 1
     while True:
         found = session.request("GET", path, query={**query, "page": page, "page_size": PAGE_SIZE}).json()
