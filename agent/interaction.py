@@ -5,20 +5,24 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
+from numbers import Real
+from typing import Any, get_args
 
 import numpy as np
 
-from agent.contract import Detection, Frame, Prompts
+from agent.contract import Detection, Frame, Prompts, Shape
 from agent.errors import BadPrediction, ModelError
 from agent.host import INTERACTIVE
 from agent.pool import HostedModel
 from agent.predict import check_predictions
 
-MIB = 2**20
+ENTRY = 256
+"""Bytes that keeping anything costs, so that even empty embeddings do not grow without end."""
+_SHAPES: tuple[type, ...] = get_args(Shape)
 
 
 @dataclass(slots=True)
@@ -37,21 +41,30 @@ class Embeddings:
                 self._kept.move_to_end(key)
                 return self._kept[key][0]
         found = embed()
-        size = size_of(found)
+        size = size_of(found) + ENTRY
         with self._lock:
             if key not in self._kept and size <= self.limit:
                 self._kept[key] = (found, size)
                 self.bytes += size
-            while self.bytes > self.limit:
-                _, (_, gone) = self._kept.popitem(last=False)
-                self.bytes -= gone
+                self._trim()
         return found
+
+    def resize(self, limit: int) -> None:
+        """Another number of bytes."""
+        with self._lock:
+            self.limit = limit
+            self._trim()
 
     def forget(self, model: str) -> None:
         """Drops what is kept for a model that was unloaded."""
         with self._lock:
             for key in [key for key in self._kept if isinstance(key, tuple) and key[0] == model]:
                 self.bytes -= self._kept.pop(key)[1]
+
+    def _trim(self) -> None:
+        while self.bytes > self.limit:
+            _, (_, gone) = self._kept.popitem(last=False)
+            self.bytes -= gone
 
 
 def interact(
@@ -62,8 +75,9 @@ def interact(
     `digest` names the picture's content where the caller knows it already. The future raises BadPrediction where the
     model fails or answers outside its contract.
     """
-    model, loaded = hosted.loaded.model, hosted.loaded
-    key = (hosted.id, loaded.version, digest or content_digest(frame))
+    model = hosted.loaded.model
+    # An embedding is good for the load that made it: the next one may have other options, or another device.
+    key = (hosted.id, hosted.loaded.version, hosted.load, digest or content_digest(frame))
 
     def work() -> list[Detection]:
         try:
@@ -85,19 +99,30 @@ def content_digest(frame: Frame) -> str:
 
 
 def size_of(value: Any) -> int:
-    """The bytes of the arrays and tensors in a value, however they are nested."""
+    """The bytes of the arrays and tensors in a value, however they are nested; what is there twice counts once."""
+    return _size_of(value, set())
+
+
+def _size_of(value: Any, seen: set[int]) -> int:
+    if id(value) in seen or value is None or isinstance(value, int | float):
+        return 0
+    seen.add(id(value))
     if isinstance(value, bytes | bytearray):
         return len(value)
     if isinstance(value, str):
         return len(value.encode())
     if isinstance((size := getattr(value, "nbytes", None)), int):
         return size
+    return sum(_size_of(part, seen) for part in _parts(value))
+
+
+def _parts(value: Any) -> Iterable[Any]:
     if isinstance(value, Mapping):
-        return sum(size_of(item) for item in value.values())
-    if isinstance(value, Sequence):
-        return sum(size_of(item) for item in value)
-    parts = vars(value).values() if hasattr(value, "__dict__") else ()
-    return sum(size_of(part) for part in parts)
+        return value.values()
+    if isinstance(value, Sequence | AbstractSet):
+        return value
+    slots = [name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())]
+    return [*getattr(value, "__dict__", {}).values(), *(getattr(value, name, None) for name in slots)]
 
 
 def _checked(found: Sequence[Any], frame: Frame, hosted: HostedModel) -> list[Detection]:
@@ -110,6 +135,9 @@ def _checked(found: Sequence[Any], frame: Frame, hosted: HostedModel) -> list[De
     for detection in found:
         if not isinstance(detection, Detection):
             raise BadPrediction(f"{hosted.id}: got {type(detection).__name__}, allowed: Detection")
-        if detection.score is not None and not 0 <= detection.score <= 1:
-            raise BadPrediction(f"{hosted.id}: got the score {detection.score!r}, allowed: 0 to 1, or None")
+        if not isinstance(detection.shape, (*_SHAPES, type(None))):
+            raise BadPrediction(f"{hosted.id}: got a {type(detection.shape).__name__}, allowed: a shape, or None")
+        score = detection.score
+        if score is not None and not (isinstance(score, Real) and 0 <= score <= 1):
+            raise BadPrediction(f"{hosted.id}: got the score {score!r}, allowed: 0 to 1, or None")
     return list(found)

@@ -6,6 +6,8 @@ themselves stay in a SQLite file, so that they survive a restart; they expire as
 
 from __future__ import annotations
 
+import hashlib
+import json
 import secrets
 import sqlite3
 import threading
@@ -15,10 +17,10 @@ from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from agent.contract import Frame, Shape
-from agent.errors import BadPrediction, BadRequest, ModelError
+from agent.errors import BadPrediction, BadRequest, ConfigError, ModelError
 from agent.host import INTERACTIVE
 from agent.pool import HostedModel
 
@@ -37,16 +39,19 @@ CREATE INDEX IF NOT EXISTS states_used ON states (used);
 
 
 class TrackStates:
-    """The states of all trackers, by name. Threads and processes may share the file."""
+    """The states of all trackers, by name. Threads and processes may share the file.
+
+    ConfigError where it cannot be used.
+    """
 
     def __init__(self, file: Path, *, clock: Callable[[], float] = time.time, limit: int = LIMIT) -> None:
         self._clock, self._limit = clock, limit
         self._lock = threading.Lock()
-        file.parent.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(file, timeout=30, check_same_thread=False, isolation_level=None)
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = NORMAL")
-        self._db.executescript(_SCHEMA)
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            self._db = _open(file)
+        except (OSError, sqlite3.Error) as error:
+            raise ConfigError(f"tracking states: cannot use {file}: {error}") from error
 
     def add(self, scope: str, states: Sequence[bytes]) -> list[str]:
         """Names for new states. `scope` is what they are good for: the model, its version, the task, the size."""
@@ -104,6 +109,18 @@ class TrackStates:
                 raise
 
 
+def _open(file: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(file, timeout=30, check_same_thread=False, isolation_level=None)
+    try:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = NORMAL")
+        db.executescript(_SCHEMA)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
 @dataclass(frozen=True, slots=True)
 class Followed:
     """Where the shapes of some states are now."""
@@ -129,6 +146,7 @@ def begin_tracking(
         made = _guarded(hosted, lambda: list(model.begin(frame, shapes)))
         if len(made) != len(shapes):
             raise BadPrediction(f"{hosted.id}: the model gave {len(made)} states for {len(shapes)} shapes")
+        _hold_to(all(isinstance(state, bytes) for state in made), hosted, "states that are bytes", made)
         return states.add(_scope(hosted, frame, about), made)
 
     return hosted.host.call(work, INTERACTIVE)
@@ -148,6 +166,8 @@ def follow(
         found = _guarded(hosted, lambda: list(model.follow(frame, known)))
         if len(found) != len(known):
             raise BadPrediction(f"{hosted.id}: the model gave {len(found)} shapes for {len(known)} states")
+        allowed = f"a state of bytes with a shape ({', '.join(model.shape_types)}) or None, for each"
+        _hold_to(all(_is_followed(one, model.shape_types) for one in found), hosted, allowed, found)
         states.put(scope, {name: state for name, (state, _) in zip(names, found, strict=True)})
         return Followed(list(names), [shape for _, shape in found])
 
@@ -155,7 +175,22 @@ def follow(
 
 
 def _scope(hosted: HostedModel, frame: Frame, about: str) -> str:
-    return f"{hosted.id} {hosted.loaded.version} {about} {frame.width}x{frame.height}"
+    """What a state is good for; it outlives the process, so that it has to name all that the model depends on."""
+    model = [str(hosted.loaded.reference), hosted.loaded.version, hosted.settings.options]
+    name = hashlib.sha256(json.dumps(model, sort_keys=True, default=str).encode()).hexdigest()[:24]
+    return f"{hosted.id} {name} {about} {frame.width}x{frame.height}"
+
+
+def _is_followed(one: Any, types: Sequence[str]) -> bool:
+    if not (isinstance(one, Sequence) and len(one) == 2):
+        return False
+    state, shape = one
+    return isinstance(state, bytes) and (shape is None or getattr(shape, "type", None) in types)
+
+
+def _hold_to(right: bool, hosted: HostedModel, allowed: str, got: object) -> None:
+    if not right:
+        raise BadPrediction(f"{hosted.id}: got {repr(got)[:100]}, allowed: {allowed}")
 
 
 def _guarded(hosted: HostedModel, work: Callable[[], T]) -> T:
