@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from typing import Protocol
 
 from agent.annotations import encode
-from agent.contract import Detection, Frame
+from agent.contract import Context, Detection, Frame
 from agent.cvat.chunks import BadFrame
 from agent.errors import BadPrediction
 from agent.filters import filter_detections, leave_out_overlapping
 from agent.geometry import shift
-from agent.host import Host
+from agent.host import Prediction
 from agent.lease import Lease
 from agent.plan import Place, Plan
 from agent.predict import check_predictions
@@ -21,10 +22,22 @@ from agent.report import RunReport
 from agent.sink import Sink
 
 
+class Predictor(Protocol):
+    """A model behind its queue: a Host, or one that waits for it in another way."""
+
+    batch_size: int
+
+    def stream(
+        self, batches: Iterable[list[Frame]], context: Context
+    ) -> Iterator[tuple[list[Frame], list[Prediction]]]:
+        """Batches and their predictions, in order."""
+        ...
+
+
 def annotate(
     plan: Plan,
     frames: Iterable[Frame | BadFrame],
-    host: Host,
+    host: Predictor,
     sink: Sink,
     lease: Lease,
     report: RunReport,

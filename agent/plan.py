@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -144,6 +145,41 @@ def _plan(
         max_bad_frames=options.max_bad_frames,
         replaced=survey.replaced,
         warnings=tuple(survey.warnings),
+    )
+
+
+def request_plan(
+    part: TaskWork,
+    wanted: Sequence[tuple[JobWork, int]],
+    model: LoadedModel,
+    *,
+    mapping: Mapping[str, Any] | None,
+    threshold: float | None,
+    default_threshold: float | None = None,
+    label_map: str | None = None,
+    masks_as_polygons: bool = False,
+    max_bad_frames: int = 50,
+) -> Plan:
+    """The plan of a request that CVAT makes: what its `mapping` does not name is not wanted.
+
+    Without a mapping, labels are matched as everywhere. LabelMismatch where nothing has a place in the task.
+    """
+    known = load_label_map(label_map) if label_map else None
+    match = match_labels(
+        model.labels, part.labels, request=mapping, label_map=known, only_requested=mapping is not None
+    )
+    default = model.default_threshold if default_threshold is None else default_threshold
+    thresholds = match.thresholds(threshold, default)
+    return Plan(
+        work=part,
+        model=model,
+        wanted=tuple(wanted),
+        earlier=0,
+        match=match,
+        filters=Filters(thresholds=thresholds),
+        output=OutputOptions(masks_as_polygons=masks_as_polygons),
+        context=Context(thresholds.lowest, frozenset(match.targets), masks_as_polygons),
+        max_bad_frames=max_bad_frames,
     )
 
 
