@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -26,24 +26,35 @@ class BadPicture(Exception):
     """The bytes are no picture that can be decoded; the text says why."""
 
 
-def decode_picture(content: bytes, size: Size | None = None) -> NDArray[np.uint8]:
+class TooLarge(BadPicture):
+    """The picture has more pixels than are allowed; it was not decoded."""
+
+
+def decode_picture(
+    content: bytes, size: Size | None = None, *, limit: int = PIXEL_LIMIT, formats: Sequence[str] | None = None
+) -> NDArray[np.uint8]:
     """The picture in a file's bytes, turned as its EXIF orientation says, in the size that the server says it has.
 
-    Transparent pictures lose their alpha, as the browser's canvas and CVAT's compressed copies do.
+    Transparent pictures lose their alpha, as the browser's canvas and CVAT's compressed copies do. `limit` bounds the
+    pixels, before they are decoded; `formats` are Pillow's names of those that may come (all where it is not said).
     """
     if Image.MAX_IMAGE_PIXELS is not None and Image.MAX_IMAGE_PIXELS < PIXEL_LIMIT:
         # Pillow's own limit is lower; maps and panoramas are larger than that, and CVAT shows them.
         Image.MAX_IMAGE_PIXELS = PIXEL_LIMIT
     try:
-        with Image.open(io.BytesIO(content)) as picture:
-            if picture.width * picture.height > PIXEL_LIMIT:
-                raise BadPicture(f"{picture.width}x{picture.height} pixels, allowed: {PIXEL_LIMIT:,} in all")
+        with Image.open(io.BytesIO(content), formats=formats) as picture:
+            if picture.width * picture.height > (limit := min(limit, PIXEL_LIMIT)):
+                raise TooLarge(f"got {picture.width}x{picture.height} pixels, allowed: {limit:,} in all")
             if (image := _quick_jpeg(picture, content)) is None:
                 picture.load()
                 image = np.array(_rgb(ImageOps.exif_transpose(picture)))
             return _fitted(image, size)
     except BadPicture:
         raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise TooLarge(f"it has far too many pixels, allowed: {limit:,} in all") from error
+    except UnidentifiedImageError as error:
+        raise BadPicture("cannot be decoded: it is no picture, or of a format that is not known here") from error
     except Exception as error:  # Pillow raises anything on damaged files: OSError, SyntaxError, struct.error, …
         raise BadPicture(f"cannot be decoded: {str(error)[:150] or type(error).__name__}") from error
 
