@@ -24,7 +24,7 @@ class Ensemble:
         parts: Parts,
         of: list[Any],
         method: Literal["wbf", "nms", "soft-nms"] = "wbf",
-        iou: float = 0.55,
+        iou: float = 0.65,
     ) -> None:
         self._parts = parts.detectors(of, "of", 2)
         self._method, self._iou = method, iou

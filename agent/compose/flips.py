@@ -29,7 +29,7 @@ class Flips:
         mirror: bool = True,
         scales: list[float] | None = None,
         method: Literal["wbf", "nms", "soft-nms"] = "wbf",
-        iou: float = 0.55,
+        iou: float = 0.65,
     ) -> None:
         for scale in scales or ():
             if not 0.1 <= scale <= 10:

@@ -70,12 +70,14 @@ def overlaps(shapes: Sequence[Shape]) -> NDArray[np.float64]:
     """(n, n) intersection over union: of masks by their pixels, of others by the upright rectangles around them."""
     boxes = np.array([bounds(shape) for shape in shapes], dtype=np.float64).reshape(-1, 4)
     shares = iou(boxes, boxes)
-    for i, one in enumerate(shapes):
-        for j in range(i):
-            other = shapes[j]
-            if shares[i, j] > 0 and isinstance(one, Mask) and isinstance(other, Mask):
-                shares[i, j] = shares[j, i] = _mask_iou(one, other)
+    for i, j in np.argwhere(np.tril(shares, -1)):
+        shares[i, j] = shares[j, i] = _shared(shapes[i], shapes[j], float(shares[i, j]))
     return shares
+
+
+def _shared(one: Shape, other: Shape, of_boxes: float) -> float:
+    """The overlap of two shapes whose boxes overlap by so much."""
+    return _mask_iou(one, other) if isinstance(one, Mask) and isinstance(other, Mask) else of_boxes
 
 
 def _mask_iou(one: Mask, other: Mask) -> float:
@@ -123,17 +125,21 @@ def _wbf(entries: Sequence[_Entry], limit: float, weights: Sequence[float]) -> l
     """One for each heap: sides weighted by score, and a score that counts how many of the sources agree."""
     heaps: list[list[_Entry]] = []
     fused: list[Shape] = []
+    boxes = np.zeros((len(entries), 4))
     for entry in entries:
-        best, share = -1, limit
-        for number, shape in enumerate(fused):
-            if (found := float(overlaps([shape, entry.shape])[0, 1])) >= share:
-                best, share = number, found
-        if best < 0:
-            heaps.append([entry])
-            fused.append(entry.shape)
-        else:
+        own = np.array([bounds(entry.shape)])
+        shares = iou(own, boxes[: len(fused)])[0]
+        for number in np.flatnonzero(shares):
+            shares[number] = _shared(entry.shape, fused[number], float(shares[number]))
+        best = int(shares.argmax()) if len(shares) else -1
+        if best >= 0 and shares[best] >= limit:
             heaps[best].append(entry)
             fused[best] = _mean(heaps[best])
+        else:
+            best = len(fused)
+            heaps.append([entry])
+            fused.append(entry.shape)
+        boxes[best] = bounds(fused[best])
     return [_agreed(heap, shape, weights) for heap, shape in zip(heaps, fused, strict=True)]
 
 
