@@ -44,6 +44,8 @@ class RequestRecord:
     total: int = 0
     run: str | None = None
     """Of the ledger, where there is one."""
+    cancelling: bool = False
+    """Somebody has cancelled it, and it has not heard of it yet."""
     error: str | None = None
     """What went wrong, as others may read it."""
     detail: str | None = None
@@ -95,6 +97,7 @@ class Request:
 
     def cancel(self, why: str) -> None:
         self.why = self.why or why
+        self._note(cancelling=True)
         self.cancelled.set()
 
     def check(self) -> None:

@@ -12,6 +12,7 @@ import secrets
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,6 +23,7 @@ from agent.run_records import Made, RunRecord, Upload, pack, unpack
 __all__ = ["KINDS", "Ledger", "Made", "RunRecord", "Upload", "default_path"]
 
 KINDS = ("tags", "shapes", "tracks")
+_COLUMNS = [part.name for part in fields(RunRecord) if part.name != "frames"]
 
 
 class Ledger(LedgerFile):
@@ -58,9 +60,10 @@ class Ledger(LedgerFile):
                 (status, json.dumps(report), _now(), run),
             )
 
-    def runs(self, limit: int = -1) -> list[RunRecord]:
-        """The runs, the newest first; the last `limit` of them."""
-        rows = self._rows("SELECT * FROM runs ORDER BY created DESC, rowid DESC LIMIT ?", limit)
+    def runs(self, limit: int = -1, *, frames: bool = True) -> list[RunRecord]:
+        """The runs, the newest first; the last `limit` of them. Without `frames`, which can be many, it is quicker."""
+        columns = "*" if frames else f"{', '.join(_COLUMNS)}, '{{}}' AS frames"
+        rows = self._rows(f"SELECT {columns} FROM runs ORDER BY created DESC, rowid DESC LIMIT ?", limit)
         return [RunRecord.of(row) for row in rows]
 
     def run(self, run: str) -> RunRecord:

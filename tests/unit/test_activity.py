@@ -67,7 +67,9 @@ def test_how_it_ends_is_told(activity, ended, error, outcome, public, detail, ca
 def test_cancelling_sets_the_flag_and_the_next_check_ends_it(activity):
     with begin(activity) as request:
         request.check()
+        assert not request.record.cancelling
         assert activity.cancel(request.id)
+        assert activity.running()[0].cancelling
         assert request.cancelled.is_set()
         assert activity.cancel(request.id, "a second reason"), "the first one stays"
         with pytest.raises(RequestCancelled, match="cancelled on the status page"):

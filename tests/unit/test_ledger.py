@@ -43,6 +43,13 @@ def test_unknown_and_ambiguous_ids_are_refused(ledger):
 def test_runs_come_newest_first(ledger):
     runs = [begin(ledger) for _ in range(3)]
     assert [record.id for record in ledger.runs()] == runs[::-1]
+    assert [record.id for record in ledger.runs(2)] == runs[:0:-1]
+
+
+def test_runs_can_be_had_without_their_frames(ledger):
+    run = begin(ledger)
+    (full,), (light,) = ledger.runs(), ledger.runs(frames=False)
+    assert (light.id, light.frames, light.options) == (run, {}, full.options)
 
 
 def test_an_upload_goes_from_sending_to_done(ledger):
