@@ -22,11 +22,11 @@ SCHEMES = {
 
 
 def open_model(
-    reference: str, *, device: str = "auto", options: Mapping[str, Any] | None = None, opener: Opener | None = None
+    reference: str, *, device: str = "auto", options: Mapping[str, Any] | None = None, opener: Opener
 ) -> LoadedModel:
     """The model that a reference names, whether an adapter loads it or it is built of others.
 
-    `opener` opens the parts; without one they are loaded for this model alone. Raises as `load_model` does.
+    `opener` opens the parts. Raises as `load_model` does.
     """
     parsed = parse_reference(reference)
     if parsed.scheme not in SCHEMES:

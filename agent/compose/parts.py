@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from agent.contract import BadPrediction, ConfigError, Context, Detection, Frame, Label
 from agent.host import INTERACTIVE, Host
 from agent.label_map import LabelMap, load_label_map
 from agent.models import LoadedModel
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 T = TypeVar("T")
 
@@ -78,10 +75,10 @@ class Part:
 class Parts:
     """Opens the parts of one model, and closes them with it."""
 
-    def __init__(self, owner: str, device: str, opener: Opener | None = None) -> None:
+    def __init__(self, owner: str, device: str, opener: Opener) -> None:
         self.owner = owner
         self._device = device
-        self._opener = opener or _alone
+        self._opener = opener
         self._open = ExitStack()
 
     def close(self) -> None:
@@ -151,15 +148,3 @@ def joint_facts(parts: Sequence[Part], **more: str) -> dict[str, str]:
 
 def _renames(label_map: LabelMap) -> dict[str, str | None]:
     return {own: None if entry.drop else (entry.name or own) for own, entry in label_map.labels.items()}
-
-
-@contextmanager
-def _alone(name: str, device: str, options: Mapping[str, Any]) -> Iterator[tuple[LoadedModel, Host]]:
-    from agent.compose import open_model
-
-    loaded = open_model(name, device=device, options=options)
-    try:
-        with Host(loaded.model, batch_size=loaded.batch_size, name=name) as host:
-            yield loaded, host
-    finally:
-        loaded.close()

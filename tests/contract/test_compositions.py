@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from agent.compose import open_model
+from agent.compose.named import open_named
 from agent.contract import Context, Frame
 from agent.models import load_model
 from tests.support.coco import accuracy, load_ground_truth
@@ -62,7 +62,7 @@ def small_recall(truth, frames, found):
 def test_two_detectors_fused_are_better_than_the_better_one(assets, truth, frames):
     references = [f"local:{assets}/weights/{name}.onnx" for name in ("yolov5n_640", "yolox_nano_416")]
     alone = [accuracy(truth, boxes(frames, seen(load_model(r, device="cpu").model, frames))).map for r in references]
-    both = open_model("ensemble:", device="cpu", options={"of": references})
+    both = open_named("ensemble:", device="cpu", options={"of": references})
     try:
         fused = accuracy(truth, boxes(frames, seen(both.model, frames))).map
     finally:
@@ -73,7 +73,7 @@ def test_two_detectors_fused_are_better_than_the_better_one(assets, truth, frame
 @pytest.mark.timeout(180)
 def test_tiles_find_small_things(assets, truth, frames):
     reference = f"local:{assets}/weights/yolox_nano_416.onnx"
-    tiles = open_model("tiles:", device="cpu", options={"of": reference, "size": 320, "overlap": 0.25})
+    tiles = open_named("tiles:", device="cpu", options={"of": reference, "size": 320, "overlap": 0.25})
     try:
         plain, tiled = seen(load_model(reference, device="cpu").model, frames, 0.05), seen(tiles.model, frames, 0.05)
     finally:
@@ -85,7 +85,7 @@ def test_tiles_find_small_things(assets, truth, frames):
 @pytest.mark.timeout(180)
 def test_a_look_into_the_mirror_helps(assets, truth, frames):
     reference = f"local:{assets}/weights/yolox_nano_416.onnx"
-    mirror = open_model("flips:", device="cpu", options={"of": reference})
+    mirror = open_named("flips:", device="cpu", options={"of": reference})
     try:
         plain, both = seen(load_model(reference, device="cpu").model, frames, 0.05), seen(mirror.model, frames, 0.05)
     finally:
@@ -101,7 +101,7 @@ def test_rectangles_become_masks_by_an_interactor(assets):
         "gives": "mask",
         "labels": ["person", "dog", "cat"],
     }
-    chain = open_model("chain:", device="cpu", options={"of": f"local:{weights}/yolov5n_640.onnx", "then": [segmenter]})
+    chain = open_named("chain:", device="cpu", options={"of": f"local:{weights}/yolov5n_640.onnx", "then": [segmenter]})
     try:
         picture = np.asarray(Image.open(assets / "media" / "misc" / "cat_720p.jpg").convert("RGB"))
         (found,) = chain.model.detect([Frame(0, "cat_720p.jpg", picture)], Context(0.3))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from agent.compose import open_model
+from agent.compose.named import open_named
 from agent.contract import (
     Attribute,
     BadPrediction,
@@ -21,6 +22,7 @@ from agent.contract import (
 )
 from agent.host import Host
 from agent.models import LoadedModel, ModelReference, load_model
+from agent.service_config import ModelSettings
 
 
 class Finder:
@@ -273,5 +275,28 @@ def test_tiles_and_flips_bring_what_they_find_back_to_the_frame(opened):
 
 def test_adapters_alone_go_through_the_same_door():
     with pytest.raises(ConfigError, match="unknown option"):
-        open_model("opencv:face", options={"nonsense": 1})
-    assert open_model("opencv:face").labels == load_model("opencv:face").labels
+        open_named("opencv:face", options={"nonsense": 1})
+    assert open_named("opencv:face").labels == load_model("opencv:face").labels
+
+
+def test_parts_are_references_or_ids_of_service_toml():
+    models = [
+        ModelSettings("faces", "opencv:face"),
+        ModelSettings("mirrored", "flips:", options={"of": "faces"}),
+        ModelSettings("both", "ensemble:", options={"of": ["mirrored", "opencv:face"], "iou": 0.5}),
+    ]
+    both = open_named("both", models, options={"method": "nms"})
+    try:
+        assert [label.name for label in both.labels] == [label.name for label in load_model("opencv:face").labels]
+        assert both.facts["parts"] == "mirrored, opencv:face"
+        assert "method=nms iou=0.5" in both.version
+        (found,) = both.model.detect([picture()], Context(0.3))
+        assert found == []
+    finally:
+        both.close()
+
+
+def test_a_model_that_is_a_part_of_itself():
+    models = [ModelSettings("a", "flips:", options={"of": "b"}), ModelSettings("b", "tiles:", options={"of": "a"})]
+    with pytest.raises(ConfigError, match="model 'a': it is a part of itself: a -> b -> a"):
+        open_named("a", models)

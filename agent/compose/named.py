@@ -1,0 +1,49 @@
+"""Models that service.toml names, opened outside of the service: for commands, and as parts of other models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from agent.compose import open_model
+from agent.compose.parts import Opener
+from agent.errors import ConfigError
+from agent.host import Host
+from agent.models import LoadedModel
+from agent.service_config import ModelSettings
+
+
+def open_named(
+    name: str,
+    models: Sequence[ModelSettings] = (),
+    *,
+    device: str = "auto",
+    options: Mapping[str, Any] | None = None,
+    inside: tuple[str, ...] = (),
+) -> LoadedModel:
+    """The model of an id of `[[models]]`, else of a reference. Options given here go over those of service.toml.
+
+    ConfigError for a model that is a part of itself (`inside` are those around it); else raises as `open_model`.
+    """
+    known = {settings.id: settings for settings in models}
+    if name in inside:
+        raise ConfigError(f"model {name!r}: it is a part of itself: {' -> '.join([*inside, name])}")
+    opener = _opener(models, (*inside, name))
+    if (settings := known.get(name)) is None:
+        return open_model(name, device=device, options=options, opener=opener)
+    chosen = settings.device if device == "auto" and settings.device else device
+    return open_model(settings.model, device=chosen, options={**settings.options, **(options or {})}, opener=opener)
+
+
+def _opener(models: Sequence[ModelSettings], inside: tuple[str, ...]) -> Opener:
+    @contextmanager
+    def open_part(name: str, device: str, options: Mapping[str, Any]) -> Iterator[tuple[LoadedModel, Host]]:
+        loaded = open_named(name, models, device=device, options=options, inside=inside)
+        try:
+            with Host(loaded.model, batch_size=loaded.batch_size, name=name) as host:
+                yield loaded, host
+        finally:
+            loaded.close()
+
+    return open_part
