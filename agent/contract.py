@@ -101,8 +101,12 @@ class Detector(Protocol):
 
     labels: Sequence[Label]
 
-    def detect(self, frames: Sequence[Frame], context: Context) -> Sequence[Sequence[Detection]]:
-        """One list of detections for each frame, in the frames' order; frames may differ in size."""
+    def detect(self, frames: Sequence[Frame], context: Context) -> Sequence[Sequence[Detection] | BadPrediction]:
+        """One list of detections for each frame, in the frames' order; frames may differ in size.
+
+        After an error all frames are tried again one by one. A model for which that is dear answers several frames
+        with a BadPrediction in the place of each list that failed.
+        """
         ...
 
 

@@ -28,6 +28,7 @@ _BUILT_IN = {
     "hf": "adapters.huggingface",
     "cvat": "adapters.cvat_function",
     "opencv": "adapters.opencv",
+    "roboflow": "adapters.roboflow",
 }
 _KINDS = {"detector": Detector, "interactor": Interactor, "tracker": Tracker, "reid": Reidentifier}
 _REFERENCE = re.compile(r"([A-Za-z][A-Za-z0-9_+-]*):(.*)", re.DOTALL)
