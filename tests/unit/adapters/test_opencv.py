@@ -59,12 +59,12 @@ def test_options():
     assert found_in(portrait(), min_size=400) == []
     with pytest.raises(ConfigError, match=r"scale_step: got 1.0"):
         load_model("opencv:face", options={"scale_step": 1})
-    with pytest.raises(ModelNotFound, match="unknown detector, allowed: opencv:face"):
+    with pytest.raises(ModelNotFound, match="unknown model, allowed: face, mil"):
         load_model("opencv:nose")
 
 
 def test_the_score_rises_with_the_votes():
-    from adapters.opencv import FACE
+    from adapters._opencv.faces import FACE
 
     scores = [FACE.score(votes) for votes in (-1e9, 50, 54, 55, 56, 60, 1e9)]
     assert scores == sorted(scores)

@@ -1,0 +1,1 @@
+"""Models that OpenCV brings along: cascades, trackers, segmentation by hand-made rules."""
