@@ -215,6 +215,14 @@ def load_config(file: Path, **server: Any) -> Config:
     return config
 
 
+def load_models(file: Path | None) -> tuple[ModelSettings, ...]:
+    """The [[models]] of a service.toml, none without a file; for commands that do not need the rest of it."""
+    if file is None:
+        return ()
+    tables, here = read_toml(file), file.resolve().parent
+    return tuple(_model(row, f"{file}: models", here) for row in tables.get("models", ()))
+
+
 def secret(variable: str | None, place: str) -> str | None:
     """The secret in an environment variable; ConfigError where the variable is not set."""
     if variable is None:

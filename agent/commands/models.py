@@ -1,15 +1,19 @@
-"""cvat-sidecar models: what a model reference stands for."""
+"""cvat-sidecar models: what a model reference stands for, and how good it is."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
 import click
 
-from agent.commands.options import model_params
+from agent.commands.options import model_params, server_options, server_settings
 
 
 @click.group("models")
 def command() -> None:
-    """See what a model reference stands for."""
+    """See what a model reference stands for, and measure it."""
 
 
 @command.command("show")
@@ -17,11 +21,18 @@ def command() -> None:
 @click.option("-p", "--param", "params", multiple=True, metavar="NAME=VALUE", help="An option of the model.")
 @click.option("--device", default="auto", show_default=True, help="Where to load it.")
 @click.option("--all-labels", is_flag=True, help="Print every label.")
-def show(reference: str, params: tuple[str, ...], device: str, all_labels: bool) -> None:
+@click.option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    envvar="CVAT_SIDECAR_CONFIG",
+    help="REF may be the id of one of the [[models]] of this service.toml.",
+)
+def show(reference: str, params: tuple[str, ...], device: str, all_labels: bool, config: Path | None) -> None:
     """Load a model and print its kind, labels, input size, and where it came from."""
-    from agent.models import load_model
+    from agent.compose.named import open_named
+    from agent.service_config import load_models
 
-    loaded = load_model(reference, device=device, options=model_params(params))
+    loaded = open_named(reference, load_models(config), device=device, options=model_params(params))
     rows = {"model": str(loaded.reference), "kind": loaded.kind, **loaded.facts}
     rows |= {"batch size": str(loaded.batch_size), "threshold": f"{loaded.default_threshold:g}"}
     width = max(map(len, rows)) + 2
@@ -30,3 +41,51 @@ def show(reference: str, params: tuple[str, ...], device: str, all_labels: bool)
     names = [label.name if label.type == "any" else f"{label.name} ({label.type})" for label in loaded.labels]
     shown = names if all_labels or len(names) <= 12 else [*names[:10], f"… and {len(names) - 10} more (--all-labels)"]
     click.echo(f"{'labels':<{width}}{len(names)}: {', '.join(shown)}")
+    loaded.close()
+
+
+@command.command("bench")
+@click.argument("references", metavar="REF…", nargs=-1, required=True)
+@click.option("--truth", type=click.IntRange(min=1), required=True, metavar="JOB", help="A job that is right.")
+@click.option("--task", type=click.IntRange(min=1), help="The task of the job; only to be sure that it is this one.")
+@click.option("--label-map", metavar="NAME", help="Match labels by this label map.")
+@click.option("--device", default="auto", show_default=True, help="Where the models run.")
+@click.option("--quality", type=click.Choice(["original", "compressed"]), default="original", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@server_options
+def bench(
+    references: tuple[str, ...],
+    truth: int,
+    task: int | None,
+    label_map: str | None,
+    device: str,
+    quality: str,
+    as_json: bool,
+    **values: Any,
+) -> None:
+    """Hold models against a ground truth job, or one that people have finished.
+
+    Prints for each REF (a model reference, or an id of the [[models]] of --config) the mean average precision over IoU
+    0.50 to 0.95, at 0.50, and by label; how many frames a second the model takes, and how much memory.
+    """
+    from agent.bench.models import bench_models
+
+    config = values["config"]
+    rows = bench_models(
+        references, server_settings(values), truth, task,
+        config=config, label_map=label_map, device=device, quality=quality,
+    )  # fmt: skip
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    width = max(len(row["model"]) for row in rows)
+    click.echo(f"{'model':<{width}}    mAP   mAP50   masks  frames/s     MiB  failed")
+    for row in rows:
+        masks = "     –" if row["mask_precision"] is None else f"{row['mask_precision']:6.3f}"
+        click.echo(
+            f"{row['model']:<{width}} {row['precision']:6.3f}  {row['precision_50']:6.3f}  {masks}"
+            f"  {row['frames_per_second']:8.1f}  {row['memory'] / 2**20:6.0f}  {row['failed']:6}"
+        )
+    for label in sorted({name for row in rows for name in row["by_label"]}):
+        shown = "  ".join(f"{row['by_label'].get(label, 0.0):.3f}" for row in rows)
+        click.echo(f"  {label:<{max(12, width)}}  {shown}")

@@ -1,0 +1,1 @@
+"""What a model costs beside what it gains: `cvat-sidecar models bench`."""

@@ -1,0 +1,61 @@
+"""`models bench` from beginning to end: the job's truth, and each model over its frames."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from agent.bench.measure import measure, truth_of
+from agent.compose.named import open_named
+from agent.config import ServerSettings
+from agent.cvat.annotations_api import get_annotations
+from agent.cvat.frames import ChunkFrames
+from agent.cvat.session import open_session
+from agent.cvat.work import find_work
+from agent.errors import BadRequest, ModelError
+from agent.label_map import load_label_map
+from agent.labels import match_labels
+from agent.memory import resident_bytes
+from agent.options import Target
+from agent.service_config import load_models
+
+
+def bench_models(
+    references: Sequence[str],
+    server: ServerSettings,
+    truth_job: int,
+    task: int | None,
+    *,
+    config: Path | None = None,
+    label_map: str | None = None,
+    device: str = "auto",
+    quality: str = "original",
+) -> list[dict[str, Any]]:
+    """For each model what `BenchResult` has, its name, and the bytes by which the process grew with it.
+
+    BadRequest for a job without shapes, or of another task; ModelError for a model that detects nothing by its kind.
+    """
+    rows, models = [], load_models(config)
+    mapping = load_label_map(label_map) if label_map else None
+    with open_session(server) as session:
+        (work,) = find_work(session, Target("job", truth_job), ground_truth=True, honeypots=True)
+        if task is not None and work.task_id != task:
+            raise BadRequest(f"job {truth_job}: it is of task {work.task_id}, not {task}")
+        (job,) = work.jobs
+        truth = truth_of(work.labels, get_annotations(session, job.id))
+        places = [(job, frame) for frame in job.frames]
+        for reference in references:
+            before = resident_bytes()
+            loaded = open_named(reference, models, device=device)
+            try:
+                if loaded.kind != "detector":
+                    raise ModelError(f"{reference}: it is a model of the kind {loaded.kind}, allowed here: detector")
+                match = match_labels(loaded.labels, work.labels, label_map=mapping)
+                with ChunkFrames(session, quality=quality) as source:
+                    result = measure(loaded, source.read(places), truth, match)
+                rows.append({"model": reference, **asdict(result), "memory": max(0, resident_bytes() - before)})
+            finally:
+                loaded.close()
+    return rows

@@ -1,0 +1,117 @@
+"""`models bench` against truth on the server."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from agent.cli import command
+from agent.contract import Context, Frame
+from agent.cvat.annotations_api import create
+from agent.cvat.decode import decode_picture
+from agent.cvat.work import find_work
+from agent.label_map import load_label_map
+from agent.models import load_model
+from agent.options import Target
+from tests.support.coco import accuracy, load_ground_truth
+from tests.support.material import make_image_task, make_task
+
+PICTURES = 24
+
+
+def bench(sandbox, *words):
+    args = ["models", "bench", *words, "--server-host", sandbox.url, "--auth", "bot:secret"]
+    return CliRunner().invoke(command, [str(word) for word in args], catch_exceptions=False)
+
+
+@pytest.fixture(scope="module")
+def truth(assets):
+    return load_ground_truth(assets / "media" / "coco_val")
+
+
+@pytest.fixture
+def job(session, truth):
+    """(task, job) of pictures on which COCO's boxes and masks are drawn."""
+    names = truth.names[:PICTURES]
+    task = make_task(
+        session, [truth.path(name) for name in names], labels=[{"name": n} for n in load_label_map("coco-80").names]
+    )
+    (work,) = find_work(session, Target("task", task))
+    ids = {label.name: label.id for label in work.labels}
+    shapes = [
+        {"type": "rectangle", "frame": frame, "label_id": ids[label], "points": list(box), "source": "manual"}
+        for frame in work.jobs[0].frames  # the server has sorted the files
+        for label, _, box in truth.boxes(work.jobs[0].name_of(frame))
+    ]
+    create(session, work.jobs[0].id, {"tags": [], "shapes": shapes, "tracks": []})
+    return task, work.jobs[0].id
+
+
+def test_it_says_what_a_separate_evaluation_says(sandbox, job, truth, assets):
+    reference = f"local:{assets}/weights/yolox_nano_416.onnx"
+    model, boxes = load_model(reference, device="cpu").model, {}
+    for number, name in enumerate(truth.names[:PICTURES]):
+        frame = Frame(number, name, decode_picture(truth.path(name).read_bytes()))
+        boxes[name] = [
+            (d.label, d.score, (d.shape.left, d.shape.top, d.shape.right, d.shape.bottom))
+            for d in model.detect([frame], Context(0.01))[0]
+        ]
+    done = bench(sandbox, reference, "--task", job[0], "--truth", job[1], "--json", "--device", "cpu")
+    (row,) = json.loads(done.stdout)
+    assert row["frames"] == PICTURES
+    assert row["precision"] == pytest.approx(accuracy(truth, boxes).map, abs=0.02)  # crowds are not among our truth
+    assert row["frames_per_second"] > 1
+    assert row["failed"] == 0
+    assert set(row["by_label"]) <= set(load_label_map("coco-80").names)
+    assert any(value > 0.3 for value in row["by_label"].values())
+
+
+def test_models_beside_each_other_by_the_ids_of_service_toml(sandbox, job, assets, tmp_path):
+    weights = assets / "weights"
+    config = tmp_path / "service.toml"
+    config.write_text(
+        f"""
+        [[models]]
+        id = "nano"
+        model = "local:{weights}/yolox_nano_416.onnx"
+        [[models]]
+        id = "both"
+        model = "ensemble:"
+        options = {{ of = ["nano", "local:{weights}/yolov5n_640.onnx"] }}
+        """
+    )
+    done = bench(sandbox, "nano", "both", "--truth", job[1], "--config", config, "--device", "cpu")
+    header, nano, both, *by_label = done.stdout.splitlines()
+    assert header.split() == ["model", "mAP", "mAP50", "masks", "frames/s", "MiB", "failed"]
+    assert (nano.split()[0], both.split()[0]) == ("nano", "both")
+    assert float(both.split()[1]) > float(nano.split()[1])
+    assert any(line.split()[0] == "person" for line in by_label)
+
+
+def test_masks_have_a_figure_of_their_own(sandbox, session, assets, truth):
+    reference = f"local:{assets}/weights/yolov8n-seg_int8.onnx"
+    labels = [{"name": name} for name in load_label_map("coco-80").names]
+    task = make_task(session, [truth.path(name) for name in truth.names[:2]], labels=labels)
+    words = ["annotate", "--task", task, "--model", reference, "--server-host", sandbox.url, "--auth", "bot:secret"]
+    run = CliRunner().invoke(command, [str(word) for word in words], catch_exceptions=False)
+    assert run.exit_code == 0
+    (work,) = find_work(session, Target("task", task))
+    (row,) = json.loads(bench(sandbox, reference, "--truth", work.jobs[0].id, "--json").stdout)
+    # Its own answers above the threshold are the truth here.
+    assert row["precision"] > 0.95
+    if row["mask_precision"] is not None:
+        assert row["mask_precision"] > 0.9
+
+
+def test_what_cannot_be_measured(sandbox, session, assets):
+    reference = f"local:{assets}/weights/yolox_nano_416.onnx"
+    task = make_image_task(session, count=2, labels=[{"name": "person"}])
+    (work,) = find_work(session, Target("task", task))
+    job = work.jobs[0].id
+    for words, message in (
+        ((reference, "--truth", job), "the truth has no shapes on these frames"),
+        ((reference, "--truth", job, "--task", task + 7), f"it is of task {task}, not {task + 7}"),
+        ((reference, "--truth", 9999), "9999"),
+    ):
+        with pytest.raises(Exception, match=message):
+            bench(sandbox, *words)
