@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from adapters._torch import Precision
-from adapters.huggingface.opening import Opened, open_source
+from adapters.huggingface.opening import open_source
 from adapters.huggingface.segmentation import Segments
 from adapters.huggingface.source import NeedsTimm, fetch
 from adapters.huggingface.tasks import Task, choose
@@ -41,6 +41,18 @@ def load(
     smallest_region: int | None = None,
     phrases: dict[str, Any] | None = None,
     nms_iou: float | None = None,
+    texts: bool | None = None,
+    text_threshold: float | None = None,
+    alternatives: int | None = None,
+    memory_frames: int | None = None,
+    label: str | None = None,
+    attribute: str | None = None,
+    boxes: Literal["frame"] | None = None,
+    point_threshold: float | None = None,
+    expert: int | None = None,
+    max_length: int | None = None,
+    max_side: int | None = None,
+    reader: str | None = None,
 ) -> Model:
     """The model of a repository or a folder in transformers' form.
 
@@ -61,27 +73,33 @@ def load(
         "smallest_region": smallest_region,
         "phrases": phrases,
         "nms_iou": nms_iou,
+        "texts": texts,
+        "text_threshold": text_threshold,
+        "alternatives": alternatives,
+        "memory_frames": memory_frames,
+        "label": label,
+        "attribute": attribute,
+        "boxes": boxes,
+        "point_threshold": point_threshold,
+        "expert": expert,
+        "max_length": max_length,
+        "max_side": max_side,
+        "reader": reader,
     }
     wishes = {option: value for option, value in given.items() if value is not None}
+    access: dict[str, Any] = {
+        "token_env": token_env,
+        "local_files_only": local_files_only,
+        "allow_pickle": allow_pickle,
+    }
+    running: dict[str, Any] = {"device": device, "precision": precision, "batch_size": batch_size}
 
     def model(wanted: str | None) -> Model:
-        source = fetch(
-            name,
-            revision=wanted,
-            token_env=token_env,
-            local_files_only=local_files_only,
-            allow_pickle=allow_pickle,
-            with_code=trust_remote_code,
-        )
-        opened = open_source(
-            source,
-            device=device,
-            precision=precision,
-            batch_size=batch_size,
-            trust_remote_code=trust_remote_code,
-            allow_pickle=allow_pickle,
-        )
-        return _build(opened, choose(opened.config, owner, task), wishes)
+        source = fetch(name, revision=wanted, with_code=trust_remote_code, **access)
+        opened = open_source(source, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle, **running)
+        chosen = choose(opened.config, owner, task)
+        build = _builder(chosen, wishes, owner)
+        return build(opened, **{**wishes, **_companions(wishes, owner, {**access, **running})})
 
     try:
         return model(revision)
@@ -95,12 +113,23 @@ def load(
             raise error from None
 
 
-def _build(opened: Opened, task: Task, wishes: dict[str, Any]) -> Model:
-    """The task's model; ConfigError for an option that is another task's."""
+def _builder(task: Task, wishes: Mapping[str, Any], owner: str) -> Callable[..., Model]:
+    """What makes the task's model; ConfigError for an option that is another task's."""
     build: Callable[..., Model] = importlib.import_module(f"adapters.huggingface.{task.module}").build
     taken = {p.name for p in inspect.signature(build).parameters.values() if p.kind is p.KEYWORD_ONLY}
     for option in wishes:
         if option not in taken:
             allowed = ", ".join(sorted(taken)) or "none of those that only some tasks have"
-            raise ConfigError(f"{opened.owner}: option {option!r} is not for the task {task.name}, allowed: {allowed}")
-    return build(opened, **wishes)
+            raise ConfigError(f"{owner}: option {option!r} is not for the task {task.name}, allowed: {allowed}")
+    return build
+
+
+def _companions(wishes: Mapping[str, Any], owner: str, how: Mapping[str, Any]) -> dict[str, Any]:
+    """The models that options name, loaded as this one is."""
+    reference = wishes.get("reader")
+    if reference is None:
+        return {}
+    scheme, colon, name = str(reference).partition(":")
+    if colon and scheme != "hf":
+        raise ConfigError(f"{owner}: reader: got {reference!r}, allowed: hf:OWNER/NAME, or a folder")
+    return {"reader": load(name if colon else scheme, task="text-reading", **how)}

@@ -52,7 +52,7 @@ def rectangle_of(mask: Mask) -> Rectangle | None:
     if (part := next(parts(mask), None)) is None:
         return None
     height, width = part.bitmap.shape
-    return Rectangle(part.left, part.top, part.left + width, part.top + height)
+    return Rectangle(float(part.left), float(part.top), float(part.left + width), float(part.top + height))
 
 
 def polygon_of(mask: Mask, tolerance: float = 1.0) -> Polygon | None:

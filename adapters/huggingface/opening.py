@@ -35,8 +35,11 @@ class Opened:
     def _given(self) -> dict[str, Any]:
         return {"local_files_only": True, "trust_remote_code": self.trust_remote_code}
 
-    def model(self, kind: str) -> Any:
-        """The model of a class of transformers (`AutoModelFor…` or its own), on its device, ready to run."""
+    def model(self, kind: str, rename: Mapping[str, str] | None = None) -> Any:
+        """The model of a class of transformers (`AutoModelFor…` or its own), on its device, ready to run.
+
+        `rename`: patterns in the names of tensors, and what they become, where transformers forgets one.
+        """
         import transformers
 
         with quiet(), load_errors(self.owner):
@@ -46,6 +49,7 @@ class Opened:
                 dtype=self.dtype,
                 use_safetensors=None if self.allow_pickle else True,
                 output_loading_info=True,
+                **({"key_mapping": dict(rename)} if rename else {}),
                 **self._given,
             )
             self._check_weights(type(model).__name__, report)

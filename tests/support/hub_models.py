@@ -6,15 +6,22 @@ Each function fills a folder; seeds are fixed, so that a folder is the same in e
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import shutil
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+
+from agent.contract import Frame
 
 CLASSES = ("cat", "dog", "car")
 SMALL = {"shortest_edge": 64, "longest_edge": 96}
 SQUARE = {"height": 64, "width": 64}
 LOUD = 0.15
 """The least standard deviation of weights."""
+
+SURE = ("pred_obj_score_head.proj_out.bias", "presence_head.layer3.bias")
+"""What makes random networks believe that an object is there."""
 
 
 def named(*names: str) -> dict[str, Any]:
@@ -28,12 +35,17 @@ def save(folder: Path, kind: str, config: Any, **processor: Any) -> None:
     import torch
     import transformers
 
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
     torch.manual_seed(0)
     model = getattr(transformers, kind)(config)
     with torch.no_grad():  # fresh weights are so small that all pictures look alike
         for weight in model.parameters():
             if weight.ndim > 1 and weight.numel() > 1 and float(weight.std()) < LOUD:
                 weight.normal_(float(weight.mean()), LOUD)
+        for name, weight in model.named_parameters():
+            if any(name.endswith(sure) for sure in SURE):
+                weight.fill_(20)
     model.save_pretrained(folder)
     if processor:
         normal = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
@@ -275,4 +287,221 @@ def omdet(folder: Path) -> None:
     save(folder, "OmDetTurboForObjectDetection", config, image_processor_type="DetrImageProcessor", size=SQUARE)
 
 
-Builder = Callable[[Path], None]
+def vitpose(folder: Path, *, experts: int = 1) -> None:
+    from transformers import VitPoseBackboneConfig, VitPoseConfig
+
+    backbone = VitPoseBackboneConfig(
+        image_size=[64, 48], patch_size=[16, 16], hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
+        mlp_ratio=2, num_experts=experts, part_features=16 if experts > 1 else 0, out_indices=[2],
+    )  # fmt: skip
+    config = VitPoseConfig(backbone_config=backbone, scale_factor=4, use_simple_decoder=True, num_labels=17)
+    save(
+        folder, "VitPoseForPoseEstimation", config, image_processor_type="VitPoseImageProcessor",
+        size={"height": 64, "width": 48},
+    )  # fmt: skip
+
+
+def trocr(folder: Path) -> None:
+    import transformers
+
+    letters = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *(chr(code) for code in range(33, 127)), "\u0120"]
+    (folder / "vocab.json").write_text(json.dumps({letter: number for number, letter in enumerate(letters)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "RobertaTokenizer", "model_max_length": 64})
+    )
+    small = {"num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    encoder = transformers.ViTConfig(hidden_size=32, image_size=32, patch_size=8, **small)
+    decoder = transformers.TrOCRConfig(
+        vocab_size=len(letters), d_model=32, decoder_layers=1, decoder_attention_heads=2, decoder_ffn_dim=32,
+        max_position_embeddings=64, is_decoder=True, add_cross_attention=True, cross_attention_hidden_size=32,
+    )  # fmt: skip
+    config = transformers.VisionEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder)
+    config.decoder_start_token_id, config.pad_token_id, config.eos_token_id = 2, 1, 2
+    size = {"height": 32, "width": 32}
+    save(folder, "VisionEncoderDecoderModel", config, image_processor_type="ViTImageProcessor", size=size)
+
+
+def pp_ocr_reader(folder: Path, version: int = 5) -> None:
+    import transformers
+
+    blocks = [
+        [[3, 16, 32, 1, False]], [[3, 32, 32, [2, 1], False]], [[3, 32, 32, [2, 1], False]],
+        [[3, 32, 64, [1, 2], False]], [[3, 64, 64, [2, 1], False]],
+    ]  # fmt: skip
+    backbone = transformers.PPLCNetV3Config(
+        block_configs=blocks, scale=1.0, divisor=16, out_features=["stage2", "stage3", "stage4", "stage5"]
+    )
+    characters = ["blank", *"abcdefgh "]
+    config = transformers.PPOCRV5MobileRecConfig(
+        backbone_config=backbone, hidden_size=16, depth=1, num_attention_heads=2, head_out_channels=len(characters)
+    )
+    processor = "PPOCRV5ServerRecImageProcessor" if version == 5 else "PPOCRV6SmallRecImageProcessor"
+    save(
+        folder, "PPOCRV5MobileRecForTextRecognition", config, image_processor_type=processor,
+        size={"height": 48, "width": 320}, pad_size={"height": 48, "width": 320}, character_list=characters,
+    )  # fmt: skip
+
+
+def pp_ocr_detector(folder: Path) -> None:
+    import transformers
+
+    blocks = [
+        [[3, 16, 32, 1, False]], [[3, 32, 32, 2, False]], [[3, 32, 32, 2, False]], [[3, 32, 64, 2, False]],
+        [[3, 64, 64, 2, False]],
+    ]  # fmt: skip
+    backbone = transformers.PPLCNetV3Config(
+        block_configs=blocks, scale=1.0, divisor=16, out_features=["stage2", "stage3", "stage4", "stage5"]
+    )
+    config = transformers.PPOCRV5MobileDetConfig(
+        backbone_config=backbone, neck_out_channels=16, layer_list_out_channels=[16, 16, 16, 16]
+    )
+    save(
+        folder, "PPOCRV5MobileDetForObjectDetection", config, image_processor_type="PPOCRV5ServerDetImageProcessor",
+        size={"height": 960, "width": 960}, limit_side_len=960, image_mean=[0.406, 0.456, 0.485],
+        image_std=[0.225, 0.224, 0.229],
+    )  # fmt: skip
+
+
+SAM_SIDE = 64
+SAM_DECODER = {
+    "hidden_size": 32, "mlp_dim": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "iou_head_hidden_dim": 32,
+}  # fmt: skip
+
+
+def sam(folder: Path, version: str = "Sam") -> None:
+    import transformers
+
+    prefix = f"{version}"
+    vision = getattr(transformers, f"{prefix}VisionConfig")(
+        hidden_size=32, output_channels=32, num_hidden_layers=2, num_attention_heads=2, image_size=SAM_SIDE,
+        patch_size=16, window_size=2, global_attn_indexes=[1], mlp_dim=32, num_pos_feats=16,
+    )  # fmt: skip
+    prompts = getattr(transformers, f"{prefix}PromptEncoderConfig")(
+        hidden_size=32, image_size=SAM_SIDE, patch_size=16, mask_input_channels=4
+    )
+    more = {"vit_dim": 32} if version == "SamHQ" else {}
+    decoder = getattr(transformers, f"{prefix}MaskDecoderConfig")(**SAM_DECODER, **more)
+    config = getattr(transformers, f"{prefix}Config")(
+        vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=decoder
+    )
+    save(
+        folder, f"{version}Model", config, image_processor_type="SamImageProcessor", size={"longest_edge": SAM_SIDE},
+        pad_size={"height": SAM_SIDE, "width": SAM_SIDE}, do_pad=True,
+    )  # fmt: skip
+
+
+def sam2(folder: Path, kind: str = "Sam2Video") -> None:
+    """As Meta's repositories have it: the tracker's config, weights for tracking and for single frames."""
+    import transformers
+
+    backbone = transformers.Sam2HieraDetConfig(
+        hidden_size=16, image_size=[SAM_SIDE, SAM_SIDE], blocks_per_stage=[1, 1, 2, 1],
+        embed_dim_per_stage=[16, 32, 64, 128],
+        num_attention_heads_per_stage=[1, 2, 4, 8], window_size_per_stage=[4, 2, 4, 2], global_attention_blocks=[3],
+        patch_stride=[4, 4], window_positional_embedding_background_size=[4, 4], num_attention_heads=1,
+    )  # fmt: skip
+    vision = transformers.Sam2VisionConfig(
+        backbone_config=backbone, backbone_channel_list=[128, 64, 32, 16], fpn_hidden_size=128,
+        backbone_feature_sizes=[[16, 16], [8, 8], [4, 4]],
+    )  # fmt: skip
+    prompts = getattr(transformers, f"{kind}PromptEncoderConfig")(
+        hidden_size=128, image_size=SAM_SIDE, patch_size=16, mask_input_channels=4
+    )
+    decoder = getattr(transformers, f"{kind}MaskDecoderConfig")(**{**SAM_DECODER, "hidden_size": 128})
+    if kind == "EdgeTamVideo":
+        width = {
+            "memory_attention_mlp_hidden_size": 32,
+            "perceiver_resampler_num_latents": 16, "perceiver_resampler_num_latents_2d": 16,
+            "perceiver_resampler_mlp_intermediate_size": 32, "memory_attention_rope_k_sizes": [4, 4],
+        }  # fmt: skip
+    else:
+        width = {"memory_attention_feed_forward_hidden_size": 32}
+    config = getattr(transformers, f"{kind}Config")(
+        vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=decoder, image_size=SAM_SIDE,
+        memory_attention_hidden_size=128, memory_attention_num_layers=1, memory_attention_rope_feat_sizes=[4, 4],
+        memory_encoder_hidden_size=128, memory_encoder_output_channels=64, mask_downsampler_embed_dim=128,
+        memory_fuser_embed_dim=128, memory_fuser_intermediate_dim=32, memory_fuser_num_layers=1,
+        enable_occlusion_spatial_embedding=True, enable_temporal_pos_encoding_for_object_pointers=True, **width,
+    )  # fmt: skip
+    save(
+        folder, f"{kind}Model", config, image_processor_type="Sam2ImageProcessor",
+        size={"height": SAM_SIDE, "width": SAM_SIDE},
+    )  # fmt: skip
+
+
+def sam3_vision() -> Any:
+    import transformers
+
+    side = 8 * 14
+    backbone = transformers.Sam3ViTConfig(
+        hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=side,
+        patch_size=14, window_size=4, global_attn_indexes=[1], pretrain_image_size=56,
+    )  # fmt: skip
+    return transformers.Sam3VisionConfig(
+        backbone_config=backbone, fpn_hidden_size=128, backbone_feature_sizes=[[32, 32], [16, 16], [8, 8]]
+    )
+
+
+def sam3_concepts(words: int) -> Any:
+    import transformers
+
+    small = {"hidden_size": 128, "num_attention_heads": 2}
+    return transformers.Sam3Config(
+        vision_config=sam3_vision(),
+        text_config={
+            "model_type": "clip_text_model", "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1,
+            "num_attention_heads": 2, "vocab_size": words, "max_position_embeddings": 32, "projection_dim": 32,
+            "eos_token_id": words - 1, "bos_token_id": words - 2,
+        },
+        geometry_encoder_config={**small, "num_layers": 1, "intermediate_size": 32},
+        detr_encoder_config={**small, "num_layers": 1, "intermediate_size": 32},
+        detr_decoder_config={**small, "num_layers": 1, "intermediate_size": 32, "num_queries": 6},
+        mask_decoder_config={**small},
+    )  # fmt: skip
+
+
+def sam3(folder: Path, kind: str = "Sam3Video") -> None:
+    """`Sam3Video`: as Meta's repository has it, for words, clicks and tracking; `Sam3`: for words alone."""
+    import transformers
+
+    words = clip_words(folder)
+    config = concepts = sam3_concepts(words)
+    if kind == "Sam3Video":
+        tracker = transformers.Sam3TrackerVideoConfig(
+            vision_config=sam3_vision(),
+            prompt_encoder_config={"hidden_size": 128, "image_size": 112, "patch_size": 14, "mask_input_channels": 4},
+            mask_decoder_config={**SAM_DECODER, "hidden_size": 128},
+            image_size=112, memory_attention_hidden_size=128, memory_attention_num_layers=1,
+            memory_attention_feed_forward_hidden_size=32, memory_attention_rope_feat_sizes=[8, 8],
+            memory_encoder_hidden_size=128, memory_encoder_output_channels=64, mask_downsampler_embed_dim=128,
+            memory_fuser_embed_dim=128, memory_fuser_intermediate_dim=32, memory_fuser_num_layers=1,
+        )  # fmt: skip
+        config = transformers.Sam3VideoConfig(detector_config=concepts, tracker_config=tracker, low_res_mask_size=32)
+    save(
+        folder, f"{kind}Model", config, image_processor_type="Sam3ImageProcessor",
+        size={"height": 1008, "width": 1008},
+    )  # fmt: skip
+
+
+def not_a_number(folder: Path, place: Path) -> Path:
+    """A copy of a model whose weights are NaN, as those of a training run that went wrong."""
+    from safetensors.torch import load_file, save_file
+
+    copy = shutil.copytree(folder, place / "broken")
+    weights = load_file(copy / "model.safetensors")
+    broken = {name: weight * float("nan") if weight.is_floating_point() else weight for name, weight in weights.items()}
+    save_file(broken, copy / "model.safetensors", metadata={"format": "pt"})
+    return copy
+
+
+def pictures(*sizes: tuple[int, int]) -> list[Frame]:
+    """Frames of (height, width) with soft spots of colour, each another; the same ones in every run."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    frames = []
+    for number, (height, width) in enumerate(sizes):
+        spots = Image.fromarray(rng.integers(0, 255, (6, 8, 3), np.uint8))
+        frames.append(Frame(number, f"{number}.png", np.array(spots.resize((width, height)))))
+    return frames
