@@ -21,7 +21,16 @@ SILENCE_SECONDS = 120.0
 
 def create_function(session: Session, body: Mapping[str, Any]) -> dict[str, Any]:
     """Makes a function; answers with it and its id."""
-    made: dict[str, Any] = session.request("POST", "/api/functions", body=dict(body)).json()
+    try:
+        made: dict[str, Any] = session.request("POST", "/api/functions", body=dict(body)).json()
+    except ServerRefused as error:
+        if error.status == 404:
+            raise ServerRefused(
+                f"{session.url}: it has no native functions, which come with CVAT Online and Enterprise;"
+                " the gateway serves every CVAT",
+                status=404,
+            ) from error
+        raise
     return made
 
 

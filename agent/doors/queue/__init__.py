@@ -1,0 +1,8 @@
+"""Requests of the agent queue of CVAT Online and Enterprise.
+
+Reading order: door, server (one function), held (one request), then what is asked: detection, prompting.
+"""
+
+from agent.doors.queue.door import QueueDoor
+
+__all__ = ["QueueDoor"]

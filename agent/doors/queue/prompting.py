@@ -1,0 +1,106 @@
+"""What interactors and trackers are asked: shapes under a person's marks, and where shapes went."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from agent.clipping import clip
+from agent.contract import Detection, Frame, Mask, Polygon, PromptNeeds, Prompts, Shape
+from agent.cvat.chunks import BadFrame
+from agent.cvat.single_frames import FrameCache, KeptFrame
+from agent.cvat.task_cache import TaskCache
+from agent.doors.queue.detection import Lend, cropped
+from agent.doors.queue.parameters import InitTracking, Interact, Track
+from agent.errors import BadPrediction, BadRequest
+from agent.flat_shapes import write_shape
+from agent.interaction import Embeddings, interact
+from agent.lease import HeldLease
+from agent.outlines import polygon_to_mask
+from agent.tracking import TrackStates, begin_tracking, follow
+
+SCORE = 0
+"""The number of the attribute that tells how sure an interactor is."""
+
+
+def interact_with(
+    wanted: Interact, lend: Lend, tasks: TaskCache, frames: FrameCache, embeddings: Embeddings, lease: HeldLease
+) -> Mapping[str, Any]:
+    """The shapes under the prompts, best first."""
+    with lend() as hosted:
+        needs = getattr(hosted.loaded.model, "needs", PromptNeeds())
+        check_prompts(wanted.prompts, needs)
+        kept = _frame(wanted.task, wanted.frame, tasks, frames)
+        frame, digest = kept.frame, kept.digest
+        if (region := wanted.region) is not None:
+            part = cropped(frame, region)
+            if isinstance(part, BadFrame):
+                raise BadRequest(f"frame {wanted.frame}: {part.reason}")
+            frame, digest = part, f"{digest} {region.left},{region.top},{region.right},{region.bottom}"
+        found = lease.result(interact(hosted, embeddings, frame, wanted.prompts, digest=digest))
+        return {"shapes": [shape for detection in found for shape in _shapes(detection, frame)]}
+
+
+def check_prompts(prompts: Prompts, needs: PromptNeeds) -> None:
+    """BadRequest where an interactor cannot answer to what was marked."""
+    marked, unmarked = len(prompts.positive), len(prompts.negative)
+    if marked < needs.positive:
+        raise BadRequest(f"pos_points: got {marked} points, allowed: at least {needs.positive}")
+    if needs.negative is None and unmarked:
+        raise BadRequest(f"neg_points: got {unmarked} points, allowed: none")
+    if unmarked < (needs.negative or 0):
+        raise BadRequest(f"neg_points: got {unmarked} points, allowed: at least {needs.negative}")
+    if needs.box == "no" and prompts.box is not None:
+        raise BadRequest("obj_bbox: got a box, allowed: none")
+    if needs.box == "required" and prompts.box is None:
+        raise BadRequest("obj_bbox: got none, allowed: a box")
+
+
+def begin(
+    wanted: InitTracking, lend: Lend, tasks: TaskCache, frames: FrameCache, states: TrackStates, lease: HeldLease
+) -> Mapping[str, Any]:
+    """The names of the states of shapes that are to be followed."""
+    with lend() as hosted:
+        frame = _frame(wanted.task, wanted.frame, tasks, frames).frame
+        about = f"task {wanted.task}"
+        return {"states": lease.result(begin_tracking(hosted, states, frame, wanted.shapes, about))}
+
+
+def track(
+    wanted: Track, lend: Lend, tasks: TaskCache, frames: FrameCache, states: TrackStates, lease: HeldLease
+) -> Mapping[str, Any]:
+    """Where shapes are on another frame; their states keep their names."""
+    with lend() as hosted:
+        frame = _frame(wanted.task, wanted.frame, tasks, frames).frame
+        found = lease.result(follow(hosted, states, frame, wanted.states, f"task {wanted.task}"))
+        shapes = [None if shape is None or _is_empty(shape) else _written(hosted.id, shape) for shape in found.shapes]
+        return {"states": found.names, "shapes": shapes}
+
+
+def _frame(task: int, frame: int, tasks: TaskCache, frames: FrameCache) -> KeptFrame:
+    return tasks.use(task, lambda known: frames.get(known.job_of(frame), frame))
+
+
+def _shapes(detection: Detection, frame: Frame) -> Sequence[Mapping[str, Any]]:
+    """A detection as CVAT's editor takes it: masks; what else a model answers is handed on as it is."""
+    shape = detection.shape
+    if isinstance(shape, Polygon):
+        shape = polygon_to_mask(shape.points, frame.width, frame.height)
+    if shape is None:
+        return []
+    attributes = []
+    if detection.score is not None:
+        attributes.append({"spec_id": SCORE, "value": f"{float(detection.score):.4g}"})
+    parts = [part for part in clip(shape, frame.width, frame.height) if not _is_empty(part)]
+    return [{**write_shape(part), "attributes": attributes} for part in parts]
+
+
+def _is_empty(shape: Shape) -> bool:
+    return isinstance(shape, Mask) and not shape.bitmap.any()
+
+
+def _written(model: str, shape: Shape) -> Mapping[str, Any]:
+    try:
+        return write_shape(shape)
+    except ValueError as error:
+        raise BadPrediction(f"{model}: {error}") from error

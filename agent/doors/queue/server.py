@@ -1,0 +1,204 @@
+"""One function served: its queue is watched and asked, requests are acquired where a lane has room for them."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from agent.cvat.functions_api import Category, FunctionQueue, get_function
+from agent.descriptions import Description
+from agent.doors import DoorHealth
+from agent.doors.queue.bell import Bell
+from agent.doors.queue.held import Held, Workplace
+from agent.doors.queue.watcher import Watcher
+from agent.errors import ModelError, ServerError, ServerRefused, ServerUnavailable, SidecarError
+from agent.functions import KINDS, check_compatible
+
+log = logging.getLogger(__name__)
+
+RARELY = 10
+"""With an event stream we ask so many times as rarely."""
+LANE_SECONDS = 0.2
+"""How often we look whether a lane has room again, while something waits for it."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
+"""Seconds between two tries while the server cannot be reached."""
+
+
+class FunctionGone(Exception):
+    """The function was deleted on the server."""
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """How the serving goes."""
+
+    ok: bool
+    text: str
+
+
+class FunctionServer:
+    """Serves one function with one model, until it is told to leave or the function is gone."""
+
+    def __init__(
+        self, model: str, queue: FunctionQueue, place: Workplace, *, jitter: Callable[[], float] = random.random
+    ) -> None:
+        self.model, self.queue = model, queue
+        self._place, self._jitter = place, jitter
+        self._bell = Bell()
+        self._watcher = Watcher(queue, self._bell, self._poll_seconds, jitter=jitter)
+        self._kind: str | None = None
+        """The model's, once it is known to fit the function."""
+        self._failures = 0
+        self._state = _State(False, "begins")
+        self._leaving = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"ask-{queue.function}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+        self._watcher.start()
+
+    def leave(self) -> None:
+        """Acquires nothing more. What is held goes on."""
+        self._leaving.set()
+        self._bell.ring()
+
+    def look_again(self) -> None:
+        """The model may have changed: holds it to what the function promises before anything is acquired."""
+        self._kind = None
+        self._bell.ring()
+
+    def close(self, patience: float) -> None:
+        """Ends the threads; those that hang in a silent connection are left to themselves after `patience` seconds."""
+        self.leave()
+        end = time.monotonic() + patience
+        self._watcher.close(patience)
+        self._thread.join(max(0.0, end - time.monotonic()))
+
+    def health(self) -> DoorHealth:
+        """Whether the function is served."""
+        state = self._state
+        text = state.text
+        if state.ok:
+            every = self._poll_seconds()
+            text = "watched" if self._watcher.connected else f"asked every {every:g} s, there is no event stream"
+        if self._leaving.is_set() and state.ok:
+            text = "nothing new is taken"
+        return DoorHealth(state.ok, f"{self.model} (function {self.queue.function}): {text}")
+
+    # ----------------------------------------------------------- in the thread
+
+    def _run(self) -> None:
+        while not self._leaving.is_set():
+            heard = self._bell.rings
+            try:
+                blocked = self._round()
+                self._failures = 0
+            except FunctionGone:
+                self._state = _State(False, "the function was deleted on the server; register the model again")
+                log.error("model %s: function %d was deleted on the server", self.model, self.queue.function)
+                self._leaving.set()
+                self._watcher.close(0)
+                return
+            except SidecarError as error:
+                self._recover(error)
+                continue
+            except Exception:  # the thread must live on
+                log.exception("function %d: asking for work broke off", self.queue.function)
+                self._leaving.wait(FIRST_PAUSE)
+                continue
+            if blocked:
+                self._bell.wait(heard, LANE_SECONDS)
+            elif not self._bell.wait(heard, self._interval()):
+                self._bell.ring()
+
+    def _round(self) -> bool:
+        """Takes what there is, the most urgent first. True where something may wait, and no lane has room for it."""
+        kind = self._prepare()
+        lanes = {"interactive": self._place.shared.lanes.interactive, "batch": self._place.shared.lanes.batch}
+        while not self._leaving.is_set():
+            pending = self._bell.pending()
+            found = ((category, lanes[category].claim()) for category in pending)
+            category, claim = next(((c, claim) for c, claim in found if claim is not None), (None, None))
+            if category is None or claim is None:
+                return bool(pending)
+            with claim:
+                held = self._acquire(category, kind)
+                if held is not None:
+                    claim.run(held.work)
+        return False
+
+    def _acquire(self, category: Category, kind: str) -> Held | None:
+        self._bell.answer(category)
+        try:
+            assignment = self.queue.acquire(category)
+        except BaseException:
+            self._bell.ring(category)
+            raise
+        self._state = _State(True, "served")
+        if assignment is None:
+            return None
+        # There may be more of it.
+        self._bell.ring(category)
+        return Held(assignment, category, self.queue, self.model, kind, self._place)
+
+    def _prepare(self) -> str:
+        """The model's kind. ModelError where the model cannot be had or does not do what the function promises."""
+        pool = self._place.shared.pool
+        if self._kind is not None and pool.record(self.model).status != "failed":
+            return self._kind
+        function = get_function(self.queue.session, self.queue.function)
+        if function is None:
+            raise FunctionGone
+        description = pool.describe(self.model)
+        if description is None or pool.record(self.model).status == "failed":
+            # Nothing is acquired for a model that cannot be loaded: another agent may have it.
+            with pool.use(self.model) as hosted:
+                description = Description.of(hosted.loaded)
+        if description.kind not in KINDS:
+            raise ModelError(f"model {self.model}: a {description.kind} cannot serve a function")
+        check_compatible(function, description)
+        self._kind = description.kind
+        log.info("model %s serves function %d (%s)", self.model, self.queue.function, function.get("name"))
+        return self._kind
+
+    def _recover(self, error: SidecarError) -> None:
+        """Waits for as long as an error is worth. FunctionGone cannot be recovered from, and does not come here."""
+        self._failures += 1
+        pause = min(FIRST_PAUSE * 2.0 ** min(self._failures - 1, 16), LONGEST_PAUSE)
+        if isinstance(error, ServerUnavailable):
+            self._state = _State(False, "the server cannot be reached")
+            pause = error.retry_after if error.retry_after is not None else pause * (0.5 + self._jitter() / 2)
+        elif isinstance(error, ServerError):
+            self._state = _State(False, _refusal(error))
+            pause = max(pause, self._poll_seconds())
+        else:
+            self._kind = None
+            self._state = _State(False, f"cannot be served: {error}")
+            pause = max(pause, self._poll_seconds())
+        if isinstance(error, ServerRefused) and error.status == 404:
+            # The next round looks whether the function is still there; at first, at once.
+            self._kind, pause = None, 0.0 if self._failures == 1 else pause
+        log.warning("function %d: %s; trying again in %.1f s", self.queue.function, error, pause)
+        self._leaving.wait(pause)
+
+    # ------------------------------------------------------------------ rhythm
+
+    def _poll_seconds(self) -> float:
+        return self._place.settings.poll_seconds
+
+    def _interval(self) -> float:
+        every = self._poll_seconds() * (RARELY if self._watcher.connected else 1)
+        return every * (0.85 + 0.3 * self._jitter())
+
+
+def _refusal(error: ServerError) -> str:
+    status = error.status if isinstance(error, ServerRefused) else None
+    if status == 401:
+        return "the server does not accept the token or password any more"
+    if status == 403:
+        return "the server does not let this user serve it"
+    return f"the server refuses: {error}"
