@@ -6,16 +6,18 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from agent.compose import open_model
 from agent.descriptions import Description, Descriptions
-from agent.errors import ModelError, ModelLoadFailed, ModelNotFound, SidecarError
+from agent.errors import ConfigError, ModelError, ModelLoadFailed, ModelNotFound, SidecarError
 from agent.host import Host
-from agent.hosted import HostedModel, ModelRecord, Slot, Status
+from agent.hosted import HostedModel, ModelRecord, Slot, Status, is_composition
 from agent.memory import resident_bytes
-from agent.models import LoadedModel, load_model
+from agent.models import LoadedModel
 from agent.service_config import EngineSettings, ModelSettings
 
 __all__ = ["RETRY_SECONDS", "HostedModel", "ModelPool", "ModelRecord", "Status"]
@@ -38,17 +40,19 @@ class ModelPool:
         engine: EngineSettings,
         folder: Path,
         *,
-        load: Callable[..., LoadedModel] = load_model,
+        load: Callable[..., LoadedModel] | None = None,
         clock: Callable[[], float] = time.monotonic,
         on_batch: Callable[[str, int, float], None] = lambda model, frames, seconds: None,
         on_unload: Callable[[str], None] = lambda model: None,
     ) -> None:
         self._engine = engine
         self._descriptions = Descriptions(folder)
-        self._load, self._clock, self._on_batch, self._on_unload = load, clock, on_batch, on_unload
+        self._load = load or self._composed
+        self._clock, self._on_batch, self._on_unload = clock, on_batch, on_unload
         self._lock = threading.RLock()
-        # Weights are read one model after the other: two at once take the memory of both, and longer.
-        self._reading = threading.Lock()
+        # Weights are read one model after the other: two at once take the memory of both, and longer. (Parts of a model
+        # are read within it.)
+        self._reading = threading.RLock()
         self._closed = False
         self._numbers = itertools.count(1)
         self._slots = {settings.id: self._slot(settings) for settings in models}
@@ -129,10 +133,10 @@ class ModelPool:
         """Other settings: models that did not change stay loaded, others go when nobody uses them any more."""
         with self._lock:
             old, before, self._engine = self._slots, self._engine, engine
+            was = {slot.settings.id: slot.settings for slot in old.values()}
+            now = {settings.id: settings for settings in models}
             kept = {
-                settings.id: old[settings.id]
-                for settings in models
-                if settings.id in old and _weights(old[settings.id].settings, before) == _weights(settings, engine)
+                id_: old[id_] for id_ in now if id_ in old and _weights(id_, was, before) == _weights(id_, now, engine)
             }
             self._slots = {settings.id: kept.get(settings.id) or self._slot(settings) for settings in models}
             for settings in models:
@@ -170,19 +174,25 @@ class ModelPool:
             return True
         if slot.fresh_error(self._clock(), RETRY_SECONDS):
             return False
+        with self._lock:
+            absent = [other for other in self._slots.values() if other.hosted is None]
         with self.use(model):
             pass
         if not at_start:
-            self._unload(slot, "until somebody uses it")
+            # It, and what it is built of, was only looked at.
+            for other in [slot, *absent]:
+                if other.settings.load == "use":
+                    self._unload(other, "until somebody uses it")
         return True
 
     def _ready(self, slot: Slot) -> HostedModel:
-        with slot.loading:
-            if (hosted := slot.hosted) is not None:
-                # Settings that do not need the weights to be read again may have changed.
-                return HostedModel(slot.settings, hosted.loaded, hosted.host, hosted.load)
-            if error := slot.fresh_error(self._clock(), RETRY_SECONDS):
-                raise error
+        if (found := self._found(slot)) is not None:
+            return found
+        with self._loading:
+            if (found := self._found(slot)) is not None:
+                return found
+            if slot.status == "loading":
+                raise ConfigError(f"model {slot.settings.id!r}: it is a part of itself")
             if self._closed:
                 raise _ends(slot)
             began, slot.status = self._clock(), "loading"
@@ -202,32 +212,38 @@ class ModelPool:
         self._keep_budget(slot)
         return hosted
 
+    def _found(self, slot: Slot) -> HostedModel | None:
+        """The model if it is loaded; an error if it could not be, of late."""
+        with self._lock:
+            if (hosted := slot.hosted) is not None:
+                # Settings that do not need the weights to be read again may have changed.
+                return HostedModel(slot.settings, hosted.loaded, hosted.host, hosted.load)
+            error = slot.fresh_error(self._clock(), RETRY_SECONDS)
+        if error is not None:
+            raise error
+        return None
+
     def _open(self, slot: Slot) -> HostedModel:
         """Reads the weights and puts them behind a host; whatever goes wrong, nothing is left open."""
         settings = slot.settings
-        with self._reading:
-            self._keep_budget(slot)
-            before = resident_bytes()
-            device = settings.device or self._engine.device
-            try:
-                loaded = self._load(settings.model, device=device, options=dict(settings.options))
-            except SidecarError:
-                raise
-            except Exception as error:
-                raise _failed(settings, error) from error
-            try:
-                own = getattr(loaded.model, "memory_bytes", None)
-                memory = int(own) if own is not None else max(0, resident_bytes() - before)
-                description = Description.of(loaded)
-                host = Host(
-                    loaded.model,
-                    batch_size=settings.batch_size or loaded.batch_size,
-                    name=settings.id,
-                    on_batch=lambda frames, seconds: self._on_batch(settings.id, frames, seconds),
-                )
-            except Exception as error:
-                _close(slot, loaded)
-                raise _failed(settings, error) from error
+        self._keep_budget(slot)
+        before, held = resident_bytes(), self._held()
+        loaded = self._read(settings)
+        try:
+            own = getattr(loaded.model, "memory_bytes", None)
+            # What its parts take is theirs.
+            grown = resident_bytes() - before - max(0, self._held() - held)
+            memory = int(own) if own is not None else max(0, grown)
+            description = Description.of(loaded)
+            host = Host(
+                loaded.model,
+                batch_size=settings.batch_size or loaded.batch_size,
+                name=settings.id,
+                on_batch=lambda frames, seconds: self._on_batch(settings.id, frames, seconds),
+            )
+        except Exception as error:
+            _close(slot, loaded)
+            raise _failed(settings, error) from error
         self._descriptions.write(settings, description)
         hosted = HostedModel(settings, loaded, host, next(self._numbers))
         with self._lock:
@@ -237,6 +253,39 @@ class ModelPool:
         host.close()
         _close(slot, loaded)
         raise _ends(slot)
+
+    def _read(self, settings: ModelSettings) -> LoadedModel:
+        device, options = settings.device or self._engine.device, dict(settings.options)
+        try:
+            if is_composition(settings):
+                return open_model(settings.model, device=device, options=options, opener=self._part)
+            return self._load(settings.model, device=device, options=options)
+        except SidecarError:
+            raise
+        except Exception as error:
+            raise _failed(settings, error) from error
+
+    @contextmanager
+    def _part(self, name: str, device: str, options: Mapping[str, Any]) -> Iterator[tuple[LoadedModel, Host]]:
+        """A model within another: one of ours as it is, else one for it alone."""
+        with self._lock:
+            models = [slot.settings for slot in self._slots.values()]
+        if name in self.ids() and not options:
+            with self.use(name) as hosted:
+                yield hosted.loaded, hosted.host
+            return
+        loaded = open_named(name, models, device=device, options=options)
+        try:
+            with Host(loaded.model, batch_size=loaded.batch_size, name=name) as host:
+                yield loaded, host
+        finally:
+            loaded.close()
+
+    def _held(self) -> int:
+        """What all models took that are loaded now."""
+        with self._lock:
+            slots = (*self._slots.values(), *self._leaving)
+            return sum(slot.memory for slot in slots if slot.hosted is not None)
 
     def _keep_budget(self, wanted: Slot | None) -> None:
         """Unloads what was unused for longest until the rest fits; what is in use, and `wanted`, stays."""
@@ -272,11 +321,6 @@ class ModelPool:
             _close(slot, hosted.loaded)
         self._on_unload(slot.settings.id)
         log.info("model %s: unloaded, %s", slot.settings.id, why)
-
-
-def _weights(settings: ModelSettings, engine: EngineSettings) -> tuple[object, ...]:
-    """What a loaded model depends on."""
-    return settings.model, settings.options, settings.device or engine.device, settings.batch_size
 
 
 def _close(slot: Slot, loaded: LoadedModel) -> None:

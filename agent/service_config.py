@@ -18,6 +18,7 @@ from pydantic import Field
 
 from agent.config import ServerSettings, load_server, read_toml
 from agent.errors import ConfigError
+from agent.model_parts import check_parts
 from agent.toml_tables import read_table
 
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -272,6 +273,7 @@ def _check(config: Config) -> None:
         place = f"{config.file}: service: secret_env"
         why = f"because host {config.service.host!r} lets others reach the status page"
         raise ConfigError(f"{place}: got none, allowed: the name of a variable with a password, {why}")
+    check_parts(config.models, str(config.file))
     for rule in config.rules:
         if rule.model not in config.model_ids:
             allowed = ", ".join(config.model_ids) or "none is configured"

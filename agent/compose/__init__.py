@@ -11,14 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from agent.compose.parts import Opener, Parts
+from agent.model_parts import SCHEMES
 from agent.models import LoadedModel, load_model, load_with, parse_reference
-
-SCHEMES = {
-    "ensemble": "agent.compose.ensemble",
-    "tiles": "agent.compose.tiles",
-    "flips": "agent.compose.flips",
-    "chain": "agent.compose.chain",
-}
 
 
 def open_model(
@@ -31,7 +25,7 @@ def open_model(
     parsed = parse_reference(reference)
     if parsed.scheme not in SCHEMES:
         return load_model(reference, device=device, options=options)
-    module = importlib.import_module(SCHEMES[parsed.scheme])
+    module = importlib.import_module(f"agent.compose.{parsed.scheme}")
     parts = Parts(str(parsed), device, opener)
     try:
         return load_with(module.load, parsed, device=device, options=options or {}, parts=parts)

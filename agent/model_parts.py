@@ -1,0 +1,45 @@
+"""Which of the [[models]] another is built of."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from agent.errors import ConfigError
+
+if TYPE_CHECKING:
+    from agent.service_config import ModelSettings
+
+SCHEMES = ("ensemble", "tiles", "flips", "chain")
+"""Of models that are built of others."""
+
+
+def parts_of(settings: ModelSettings, ids: Collection[str]) -> tuple[str, ...]:
+    """The ids that a model's options name as its parts, as far as it is built of others."""
+    if settings.model.partition(":")[0].strip().lower() not in SCHEMES:
+        return ()
+    return tuple(dict.fromkeys(word for word in _names(settings.options) if word in ids))
+
+
+def check_parts(models: Sequence[ModelSettings], place: str) -> None:
+    """ConfigError for a model that is a part of itself."""
+    known = {settings.id: settings for settings in models}
+
+    def walk(path: tuple[str, ...]) -> None:
+        for part in parts_of(known[path[-1]], known):
+            if part in path:
+                raise ConfigError(f"{place}: models {part!r}: it is a part of itself: {' -> '.join([*path, part])}")
+            walk((*path, part))
+
+    for name in known:
+        walk((name,))
+
+
+def _names(options: Mapping[str, Any]) -> Iterator[str]:
+    """What the options `of` and `then` name: a string, a table with `model`, or lists of these."""
+    for key in ("of", "then"):
+        wishes = options.get(key, ())
+        for wish in [wishes] if isinstance(wishes, str | Mapping) else wishes:
+            name = wish.get("model") if isinstance(wish, Mapping) else wish
+            if isinstance(name, str):
+                yield name
