@@ -23,6 +23,7 @@ from agent.run_records import Made, RunRecord, Upload, pack, unpack
 __all__ = ["KINDS", "Ledger", "Made", "RunRecord", "Upload", "default_path"]
 
 KINDS = ("tags", "shapes", "tracks")
+_RULE = "json_extract(r.options, '$.rule')"
 _COLUMNS = [part.name for part in fields(RunRecord) if part.name != "frames"]
 
 
@@ -59,6 +60,12 @@ class Ledger(LedgerFile):
                 "UPDATE runs SET status = ?, report = ?, updated = ? WHERE id = ?",
                 (status, json.dumps(report), _now(), run),
             )
+
+    def reopen(self, run: str) -> None:
+        """Forgets which frames were skipped, so that they are tried again."""
+        with self._change() as db:
+            db.execute("DELETE FROM skipped WHERE run = ?", (run,))
+            db.execute("UPDATE runs SET status = 'interrupted', updated = ? WHERE id = ?", (_now(), run))
 
     def runs(self, limit: int = -1, *, frames: bool = True) -> list[RunRecord]:
         """The runs, the newest first; the last `limit` of them. Without `frames`, which can be many, it is quicker."""
@@ -133,12 +140,12 @@ class Ledger(LedgerFile):
         )  # fmt: skip
         return [Upload.of(row) for row in rows]
 
-    def unanswered(self, job: int, server: str) -> list[str]:
-        """The runs that have sent something to a job and do not know what became of it."""
+    def unanswered(self, job: int, server: str, *, rule: str | None = None) -> list[str]:
+        """The runs (of a rule) that have sent something to a job and do not know what became of it."""
         rows = self._rows(
-            "SELECT DISTINCT u.run FROM uploads u JOIN runs r ON r.id = u.run"
-            " WHERE u.job = ? AND u.state = 'sending' AND r.server = ? ORDER BY r.rowid",
-            job, server,
+            "SELECT DISTINCT u.run FROM uploads u JOIN runs r ON r.id = u.run WHERE u.job = ?1 AND u.state = 'sending'"
+            f" AND r.server = ?2 AND (?3 IS NULL OR {_RULE} = ?3) ORDER BY r.rowid",
+            job, server, rule,
         )  # fmt: skip
         return [row["run"] for row in rows]
 
@@ -154,9 +161,17 @@ class Ledger(LedgerFile):
             counts.update(item["label_id"] for items in self._payload(run, row["number"]).values() for item in items)
         return counts
 
-    def made(self, *, job: int | None = None, run: str | None = None, server: str | None = None) -> list[Made]:
-        """What runs made, and neither a later run nor an undo has removed: of a job (of one server), or of a run."""
-        given = [("o.job = ?", job), ("o.run = ?", run), ("r.server = ?", server)]
+    def made(
+        self, *, job: int | None = None, run: str | None = None, server: str | None = None, rule: str | None = None
+    ) -> list[Made]:
+        """What runs made, and neither a later run nor an undo has removed: of a job (of one server), or of a run.
+
+        With `rule` only what runs of that rule made.
+        """
+        given = [
+            ("o.job = ?", job), ("o.run = ?", run), ("r.server = ?", server),
+            (f"{_RULE} = ?", rule),
+        ]  # fmt: skip
         wanted = [(condition, value) for condition, value in given if value is not None]
         rows = self._rows(
             f"SELECT o.* FROM objects o JOIN runs r ON r.id = o.run WHERE {' AND '.join(c for c, _ in wanted)}"
@@ -171,6 +186,16 @@ class Ledger(LedgerFile):
             sent = payload[row["kind"]][row["position"]]
             found.append(Made(row["run"], row["job"], row["kind"], row["server_id"], sent))
         return found
+
+    def has_made(self, job: int, server: str, rule: str | None) -> bool:
+        """Whether `made` would tell of anything (that runs of the rule made)."""
+        return bool(
+            self._rows(
+                "SELECT 1 FROM objects o JOIN runs r ON r.id = o.run WHERE o.job = ?1 AND r.server = ?2"
+                f" AND (?3 IS NULL OR {_RULE} = ?3) LIMIT 1",
+                job, server, rule,
+            )
+        )  # fmt: skip
 
     def made_counts(self, run: str) -> dict[str, int]:
         """How many objects of each kind `made` would tell of."""

@@ -60,9 +60,12 @@ class Options:
     min_area: float = 1.0
     max_per_frame: int | None = None
     replace: str = "none"
+    """What makes room: none, own (what runs made and nobody changed), all; rule: own, of runs of the same rule."""
     ground_truth: bool = False
     honeypots: bool = False
     max_bad_frames: int = 50
+    rule: str | None = None
+    """The rule of service.toml that wanted it; None: a person did."""
 
     @classmethod
     def of(cls, *, mapping: tuple[str, ...] = (), roi: str | None = None, **values: Any) -> Options:

@@ -27,7 +27,11 @@ class RunReport:
     seconds: Counter[str] = field(default_factory=Counter)
     """By stage. Stages overlap, so that they add up to more than the whole."""
     removed: int = 0
+    dry: bool = False
+    """Whether nothing was sent, and `removed` only would have been."""
     run: str | None = None
+    status: str = "done"
+    """done, interrupted or failed."""
     notes: list[str] = field(default_factory=list)
 
     def note_stage(self, name: str, seconds: float) -> None:
@@ -58,6 +62,8 @@ class RunReport:
         """Plain values for a file."""
         return {
             "run": self.run,
+            "status": self.status,
+            "dry_run": self.dry,
             "frames": {"total": self.total, "done": self.done, "skipped": dict(self.skipped)},
             "annotations": dict(self.annotations.most_common()),
             "dropped": {
@@ -77,7 +83,7 @@ class RunReport:
         yield f"annotations {self.annotations.total()}"
         yield from _rows(self.annotations.most_common())
         if self.removed:
-            yield f"replaced    {self.removed} earlier annotations removed"
+            yield f"replaced    {self.removed} earlier annotations {'would be ' if self.dry else ''}removed"
         if self.refused:
             yield f"left out    {self.refused.total()}"
             yield from _rows(self.refused.most_common())

@@ -2,94 +2,90 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
-from agent.annotate import annotate
-from agent.config import ServerSettings
-from agent.cvat.frames import ChunkFrames
-from agent.cvat.session import Session, open_session
+from agent.cvat.session import Session
 from agent.cvat.uploads import JobUploads
 from agent.cvat.work import TaskWork, find_work
-from agent.errors import BadPrediction, BadRequest, ConfigError, ModelError, RequestCancelled
-from agent.host import Host
-from agent.lease import LocalLease
-from agent.ledger import Ledger
-from agent.models import LoadedModel, load_model
+from agent.errors import BadRequest, ConfigError, ModelError, RequestCancelled
+from agent.ledger import Ledger, RunRecord
 from agent.options import Options, Target
 from agent.plan import Plan, check_options, frames_by_job, make_plans
-from agent.preview import Preview
 from agent.report import RunReport
-from agent.sink import DrySink, Sink, UploadSink
+from agent.run_flow import drive
+from agent.sink import DrySink, UploadSink
+from agent.surroundings import ReadyModel, Surroundings
 
-PATIENCE = 2.0
-"""Seconds that an end at once waits for threads."""
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What a run needs besides its options: the server, the ledger, and where a person watches it."""
-
-    server: ServerSettings
-    ledger: Path | None = None
-    preview: Path | None = None
-    stop: threading.Event = field(default_factory=threading.Event)
-    progress: Callable[[int, int], None] = lambda done, total: None
-    started: Callable[[str | None, Sequence[Plan]], None] = lambda run, plans: None
+__all__ = ["Surroundings", "resume", "start"]
 
 
 def start(target: Target, options: Options, around: Surroundings, *, dry_run: bool = False) -> RunReport:
     """Annotates the target; what was done until an error or Ctrl-C stays, and the ledger knows it."""
     check_options(options)
     with ExitStack() as stack:
-        session = stack.enter_context(open_session(around.server))
+        session = stack.enter_context(around.open())
         ledger = stack.enter_context(Ledger(around.ledger))
         work = _work(session, target, options)
-        loaded = stack.enter_context(closing(_detector(options)))
-        plans = make_plans(session, work, options, loaded, ledger, dry_run=dry_run)
+        model = stack.enter_context(around.detector(options))
+        plans = make_plans(session, work, options, model.loaded, ledger, dry_run=dry_run)
         _stop_here(around)
         if dry_run:
-            around.started(None, plans)
-            return _drive(plans, session, options, around, _new_report(plans), lambda plan: DrySink())
+            return _tried(plans, session, model, options, around)
         run = ledger.begin(
             server=session.url,
             user=session.user,
             target=str(target),
             model=options.model,
-            model_version=loaded.version,
+            model_version=model.loaded.version,
             options=options.as_json(),
             frames=frames_by_job(place for plan in plans for place in plan.places),
         )
         stack.enter_context(ledger.hold(run))
-        return _recorded(run, plans, session, ledger, options, around)
+        return _recorded(run, plans, session, ledger, model, options, around)
 
 
-def resume(run: str, around: Surroundings) -> RunReport:
-    """Goes on with a run that was interrupted, failed, or whose process was killed."""
+def resume(run: str, around: Surroundings, *, retry_skipped: bool = False) -> RunReport:
+    """Goes on with a run that was interrupted, failed, or whose process was killed.
+
+    `retry_skipped` tries again the frames for which there was nothing, also of a run that is done.
+    """
     with ExitStack() as stack:
         ledger = stack.enter_context(Ledger(around.ledger))
         # Held before it is looked at: what another process is about to finish must not be planned again.
         stack.enter_context(ledger.hold(number := ledger.run(run).id))
         record = ledger.run(number)
-        if record.status in ("done", "undone"):
-            raise BadRequest(f"run {record.id}: it is {record.status}, allowed: running, interrupted or failed")
+        _check_resumable(record, ledger, retry_skipped)
         options = Options.from_json(record.options)
-        session = stack.enter_context(open_session(around.server.for_run_at(record.server)))
+        session = stack.enter_context(around.open(record.server))
         if session.url != record.server:
             raise ConfigError(f"run {record.id}: it went to {record.server}, not to {session.url}")
         work = _work(session, Target.parse(record.target), options)
-        loaded = stack.enter_context(closing(_detector(options)))
-        if loaded.version != record.model_version:
+        model = stack.enter_context(around.detector(options))
+        if model.loaded.version != record.model_version:
             raise ModelError(
                 f"run {record.id}: it began with version {record.model_version} of {options.model}, which is now"
-                f" {loaded.version}; start a new run (with --replace own it takes the place of this one)"
+                f" {model.loaded.version}; start a new run (with --replace own it takes the place of this one)"
             )
-        plans = make_plans(session, work, options, loaded, ledger, record.id)
         _stop_here(around)
-        return _recorded(record.id, plans, session, ledger, options, around)
+        if retry_skipped:
+            ledger.reopen(record.id)
+        plans = make_plans(session, work, options, model.loaded, ledger, record.id)
+        return _recorded(record.id, plans, session, ledger, model, options, around)
+
+
+def _check_resumable(record: RunRecord, ledger: Ledger, retry_skipped: bool) -> None:
+    skipped = ledger.skipped(record.id)
+    again = retry_skipped and skipped
+    if record.status == "undone" or (record.status == "done" and not again):
+        hint = skipped and record.status == "done"
+        more = f"; {len(skipped)} frames were skipped, --retry-skipped tries them again" if hint else ""
+        raise BadRequest(f"run {record.id}: it is {record.status}, allowed: running, interrupted or failed{more}")
+    wanted = {(job, frame) for job, frames in record.frames.items() for frame in frames}
+    if wanted and wanted == set(skipped) and not again:
+        raise BadRequest(
+            f"run {record.id}: all its {len(wanted)} frames were skipped; --retry-skipped tries them again"
+        )
 
 
 def _stop_here(around: Surroundings) -> None:
@@ -102,15 +98,26 @@ def _work(session: Session, target: Target, options: Options) -> list[TaskWork]:
     return find_work(session, target, ground_truth=options.ground_truth, honeypots=options.honeypots)
 
 
-def _detector(options: Options) -> LoadedModel:
-    loaded = load_model(options.model, device=options.device, options=options.params)
-    if loaded.kind != "detector":
-        raise ModelError(f"{options.model}: it is a model of the kind {loaded.kind}, allowed here: detector")
-    return loaded
+def _tried(
+    plans: Sequence[Plan], session: Session, model: ReadyModel, options: Options, around: Surroundings
+) -> RunReport:
+    """A dry run: everything but the uploads."""
+    around.started(None, plans)
+    report = _new_report(plans)
+    report.dry = True
+    with _concluded(report, around):
+        drive(plans, session, model, options, around, report, lambda plan: DrySink(removes=plan.replaced))
+    return report
 
 
 def _recorded(
-    run: str, plans: Sequence[Plan], session: Session, ledger: Ledger, options: Options, around: Surroundings
+    run: str,
+    plans: Sequence[Plan],
+    session: Session,
+    ledger: Ledger,
+    model: ReadyModel,
+    options: Options,
+    around: Surroundings,
 ) -> RunReport:
     """Drives the plans under a run of the ledger, which we hold, and keeps how it ended."""
     report = _new_report(plans)
@@ -122,7 +129,7 @@ def _recorded(
             raise RequestCancelled("interrupted while the server did not answer")
 
     def uploads_to(job: int) -> JobUploads:
-        return JobUploads(session, ledger, run, job, wait=wait, keep_changed=options.replace == "own")
+        return JobUploads(session, ledger, run, job, wait=wait, keep_changed=options.replace in ("own", "rule"))
 
     def skipped(job: int, frame: int, reason: str) -> None:
         ledger.skip(run, job, frame, reason)
@@ -136,16 +143,25 @@ def _recorded(
         return UploadSink(uploads_to, skipped, removes=plan.replaced)
 
     around.started(run, plans)
-    status = "failed"
+    with _concluded(report, around, ledger):
+        drive(plans, session, model, options, around, report, sink)
+    return report
+
+
+@contextmanager
+def _concluded(report: RunReport, around: Surroundings, ledger: Ledger | None = None) -> Iterator[None]:
+    """Tells the ledger, and whoever watches, how what is done inside ended."""
+    report.status = "failed"
     try:
-        _drive(plans, session, options, around, report, sink)
-        status = "done"
+        yield
+        report.status = "done"
     except (RequestCancelled, KeyboardInterrupt):
-        status = "interrupted"
+        report.status = "interrupted"
         raise
     finally:
-        ledger.end(run, status, report.as_json())
-    return report
+        if ledger is not None and report.run is not None:
+            ledger.end(report.run, report.status, report.as_json())
+        around.ended(report)
 
 
 def _new_report(plans: Sequence[Plan]) -> RunReport:
@@ -172,54 +188,3 @@ def _count_earlier(report: RunReport, run: str, plans: Sequence[Plan], ledger: L
             "note        left out, dropped and replaced, and the time, are counted since the run was resumed;"
             " what was before that is not known"
         )
-
-
-@contextmanager
-def _sending(sink: Sink) -> Iterator[None]:
-    """Ends the sink where the flow breaks off: what was finished is still sent, unless it is the sending that fails."""
-    try:
-        try:
-            yield
-        except (RequestCancelled, ModelError):
-            sink.close()
-            raise
-    except KeyboardInterrupt:
-        # At once is what was asked for; what is on its way is looked for when the run is resumed.
-        sink.abandon(PATIENCE)
-        raise
-    except BaseException:
-        sink.abandon()
-        raise
-
-
-def _drive(
-    plans: Sequence[Plan],
-    session: Session,
-    options: Options,
-    around: Surroundings,
-    report: RunReport,
-    sink_for: Callable[[Plan], Sink],
-) -> RunReport:
-    """Runs the flow for each plan."""
-    lease = LocalLease(around.stop, around.progress)
-    preview = Preview(around.preview) if around.preview else None
-    model = plans[0].model
-    with ExitStack() as stack, report.stage("whole run"):
-        host = stack.enter_context(Host(model.model, batch_size=options.batch_size or model.batch_size))
-        for plan in plans:
-            sink = sink_for(plan)
-            uploading, removed = report.seconds["upload"], report.removed
-            try:
-                with ChunkFrames(session, quality=options.quality) as source, _sending(sink):
-                    annotate(plan, source.read(plan.wanted), host, sink, lease, report, preview)
-            finally:
-                report.note_stage("model", host.busy_seconds)
-                report.note_stage("upload", uploading + sink.busy_seconds)
-                report.removed = removed + sink.removed
-    if preview is not None:
-        preview.close()
-    if report.total and len(report.skipped) == report.total:
-        raise BadPrediction(
-            f"none of the {report.total} frames could be annotated; the last one: {list(report.skipped.values())[-1]}"
-        )
-    return report

@@ -47,14 +47,19 @@ class Sink(Protocol):
 
 
 class DrySink:
-    """Takes frames and sends nothing."""
+    """Takes frames, sends nothing, and counts what would have made room for them."""
 
     busy_seconds = 0.0
-    removed = 0
 
-    def add(self, job: int, frame: int, annotations: FrameAnnotations) -> None: ...
+    def __init__(self, *, removes: Removes | None = None) -> None:
+        self._removes = removes or {}
+        self.removed = 0
 
-    def skip(self, job: int, frame: int, reason: str) -> None: ...
+    def add(self, job: int, frame: int, annotations: FrameAnnotations) -> None:
+        self.removed += len(self._removes.get((job, frame), ()))
+
+    def skip(self, job: int, frame: int, reason: str) -> None:
+        self.removed += sum(kind == "tracks" for kind, _ in self._removes.get((job, frame), ()))
 
     def close(self) -> None: ...
 

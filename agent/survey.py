@@ -54,8 +54,10 @@ class Surveyor:
             here = {frame for kind, frame in owners if kind == job.type and job.start <= frame <= job.stop}
             if not here or not (wanted.get(job.id) or self._options.skip_overlapping is not None):
                 continue
-            if self._options.replace == "own" and not self._dry_run:
+            if self._options.replace in ("own", "rule") and not self._dry_run:
                 self._adopt(job, survey)
+            if self._options.skip_overlapping is None and not self._may_replace(job):
+                continue
             stored = get_annotations(self._session, job.id)
             gone = self._own(job)
             if numbers := wanted.get(job.id):
@@ -69,7 +71,7 @@ class Surveyor:
 
     def _adopt(self, job: JobWork, survey: Survey) -> None:
         """Makes earlier runs, which were killed, know what they made in the job; else it would stay for ever."""
-        for run in self._ledger.unanswered(job.id, self._session.url):
+        for run in self._ledger.unanswered(job.id, self._session.url, rule=self._rule):
             if run == self._run:
                 continue
             try:
@@ -77,6 +79,16 @@ class Surveyor:
                     JobUploads(self._session, self._ledger, run, job.id, wait=time.sleep).adopt()
             except BadRequest:
                 survey.warnings.append(f"job {job.id}: run {run} is still going on; what it makes now stays")
+
+    @property
+    def _rule(self) -> str | None:
+        """The rule whose runs alone make room, if it is so."""
+        return self._options.rule if self._options.replace == "rule" else None
+
+    def _may_replace(self, job: JobWork) -> bool:
+        """Whether there can be anything to replace; of most jobs a rule knows that nothing is, without asking."""
+        earlier = self._options.replace != "rule" or self._ledger.has_made(job.id, self._session.url, self._rule)
+        return self._options.replace != "none" and earlier
 
     def _own(self, job: JobWork) -> set[tuple[str, int]]:
         if self._run is None:
@@ -120,7 +132,8 @@ class Surveyor:
         if self._options.replace == "all":
             return {kind: stored.get(kind, []) for kind in KINDS}
         server = self._session.url
-        earlier = [made for made in self._ledger.made(job=job.id, server=server) if made.run != self._run]
+        made_here = self._ledger.made(job=job.id, server=server, rule=self._rule)
+        earlier = [made for made in made_here if made.run != self._run]
         items, changed = untouched(earlier, stored, self._ledger.known_ids(job.id, server))
         if changed:
             survey.warnings.append(

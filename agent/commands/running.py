@@ -49,12 +49,21 @@ def run_annotation(
 
 
 def resume_run(
-    server: ServerSettings, run: str, *, preview: Path | None, report: Path | None, ledger: Path | None
+    server: ServerSettings,
+    run: str,
+    *,
+    preview: Path | None,
+    report: Path | None,
+    ledger: Path | None,
+    retry_skipped: bool = False,
 ) -> int:
     """Goes on with a run, shows how it goes, and returns the exit code."""
     from agent.runs import resume
 
-    return watch_run(server, lambda around: resume(run, around), preview, report, ledger)
+    def work(around: Surroundings) -> RunReport:
+        return resume(run, around, retry_skipped=retry_skipped)
+
+    return watch_run(server, work, preview, report, ledger)
 
 
 def watch_run(
@@ -65,7 +74,10 @@ def watch_run(
     ledger: Path | None,
     kept: bool = True,
 ) -> int:
-    """Does the work with a progress display around it; the report is printed, and written where asked."""
+    """Does the work with a progress display around it; the report is printed, and written where asked.
+
+    So is that of a run that breaks off, as far as it came.
+    """
     from agent.errors import RequestCancelled
     from agent.memory import give_large_blocks_back
     from agent.runs import Surroundings
@@ -74,30 +86,43 @@ def watch_run(
     if report_file is not None:
         _make_folder(report_file)
     progress = Progress()
+    reports: list[RunReport] = []
     with _stop_on_signal() as stop:
         around = Surroundings(
             server=server, ledger=ledger, preview=preview, stop=stop,
-            progress=progress.update, started=progress.begin,
+            progress=progress.update, started=progress.begin, ended=reports.append,
         )  # fmt: skip
         try:
             report = work(around)
         except (RequestCancelled, KeyboardInterrupt):
             progress.end()
-            click.echo(f"interrupted{_how_to_resume(progress.run)}", err=True)
+            _tell(reports, report_file)
+            click.echo(f"interrupted{_how_to_go_on(progress.run, reports)}", err=True)
             return 130
         except Exception:
             progress.end()
+            _tell(reports, report_file)
             if progress.run:
-                click.echo(f"the run did not end well{_how_to_resume(progress.run)}", err=True)
+                click.echo(f"the run did not end well{_how_to_go_on(progress.run, reports)}", err=True)
             raise
     progress.end()
-    if report_file is not None:
-        report_file.write_text(json.dumps(report.as_json(), indent=2) + "\n", encoding="utf-8")
-    for line in report.lines():
-        click.echo(line)
+    _tell([report], report_file)
     if report.run and kept:
         click.echo(f"run         {report.run} (`cvat-sidecar runs undo {report.run}` takes it back)")
+        if report.skipped:
+            click.echo(
+                f"            `cvat-sidecar runs resume {report.run} --retry-skipped` tries the skipped frames again"
+            )
     return SKIPPED if report.skipped else 0
+
+
+def _tell(reports: Sequence[RunReport], file: Path | None) -> None:
+    """Prints the report, if it came to one, and writes it where asked."""
+    for report in reports:
+        if file is not None:
+            file.write_text(json.dumps(report.as_json(), indent=2) + "\n", encoding="utf-8")
+        for line in report.lines():
+            click.echo(line)
 
 
 def _make_folder(report_file: Path) -> None:
@@ -110,8 +135,17 @@ def _make_folder(report_file: Path) -> None:
         raise ConfigError(f"--report {report_file}: cannot be written: {error.strerror}") from error
 
 
-def _how_to_resume(run: str | None) -> str:
-    return f"; go on with `cvat-sidecar runs resume {run}`" if run else ""
+def _how_to_go_on(run: str | None, reports: Sequence[RunReport]) -> str:
+    """Which command goes on with a run that broke off; skipped frames stay skipped unless that is asked for."""
+    if not run:
+        return ""
+    command = f"`cvat-sidecar runs resume {run}"
+    skipped, left = (len(reports[0].skipped), reports[0].total - reports[0].done) if reports else (0, 1)
+    if not skipped:
+        return f"; go on with {command}`"
+    if left:
+        return f"; go on with {command}` (--retry-skipped tries the {skipped} skipped frames again too)"
+    return f"; once the reason is gone, {command} --retry-skipped` tries the {skipped} skipped frames again"
 
 
 @contextmanager

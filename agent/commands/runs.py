@@ -85,10 +85,14 @@ def undo(run: str, changed_too: bool, ledger: Path | None, **values: Any) -> Non
 @click.argument("run")
 @click.option("--preview", type=click.Path(file_okay=False, path_type=Path), metavar="DIR", help="As for annotate.")
 @click.option("--report", type=_FILE, metavar="FILE.json", help="Write the report as JSON.")
+@click.option("--retry-skipped", is_flag=True, help="Try skipped frames again, also of a run that is done.")
 @_LEDGER
 @server_options
-def resume(run: str, preview: Path | None, report: Path | None, ledger: Path | None, **values: Any) -> int:
+def resume(
+    run: str, preview: Path | None, report: Path | None, retry_skipped: bool, ledger: Path | None, **values: Any
+) -> int:
     """Go on with a run that was interrupted, failed, or killed; nothing is lost or doubled."""
     from agent.commands.running import resume_run
 
-    return resume_run(server_settings(values), run, preview=preview, report=report, ledger=ledger)
+    server = server_settings(values)
+    return resume_run(server, run, preview=preview, report=report, ledger=ledger, retry_skipped=retry_skipped)
