@@ -1,16 +1,17 @@
-"""A configured model as the pool keeps it: waiting, loading, or ready behind its host."""
+"""A configured model as the pool keeps it: waiting, loading, or ready behind its host; and what makes it another."""
 
 from __future__ import annotations
 
-import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from agent.descriptions import Description
 from agent.errors import SidecarError
 from agent.host import Host
+from agent.model_parts import parts_of
 from agent.models import LoadedModel
-from agent.service_config import ModelSettings
+from agent.service_config import EngineSettings, ModelSettings
 
 Status = Literal["unloaded", "loading", "ready", "failed"]
 
@@ -55,7 +56,7 @@ class ModelRecord:
 
 
 class Slot:
-    """One configured model. The pool's lock guards it, but for `loading`, which one thread holds while it loads."""
+    """One configured model. The pool's lock guards it."""
 
     def __init__(self, settings: ModelSettings, description: Description | None, now: float) -> None:
         self.settings = settings
@@ -67,7 +68,6 @@ class Slot:
         self.used = now
         self.loads = 0
         self.load_seconds = 0.0
-        self.loading = threading.Lock()
         self._error: SidecarError | None = None
         self._failed_at = 0.0
 
@@ -106,3 +106,10 @@ class Slot:
             loads=self.loads,
             load_seconds=self.load_seconds,
         )
+
+
+def weights(id_: str, models: Mapping[str, ModelSettings], engine: EngineSettings) -> tuple[object, ...]:
+    """What a loaded model depends on: where that is the same, so is the model. Models that are parts of it count."""
+    settings = models[id_]
+    own = (settings.model, settings.options, settings.device or engine.device, settings.batch_size)
+    return (*own, *((part, weights(part, models, engine)) for part in parts_of(settings, models)))

@@ -14,9 +14,14 @@ SCHEMES = ("ensemble", "tiles", "flips", "chain")
 """Of models that are built of others."""
 
 
+def is_composition(settings: ModelSettings) -> bool:
+    """Whether the model is built of others."""
+    return settings.model.partition(":")[0].strip().lower() in SCHEMES
+
+
 def parts_of(settings: ModelSettings, ids: Collection[str]) -> tuple[str, ...]:
     """The ids that a model's options name as its parts, as far as it is built of others."""
-    if settings.model.partition(":")[0].strip().lower() not in SCHEMES:
+    if not is_composition(settings):
         return ()
     return tuple(dict.fromkeys(word for word in _names(settings.options) if word in ids))
 

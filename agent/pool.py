@@ -15,9 +15,10 @@ from agent.compose import open_model
 from agent.descriptions import Description, Descriptions
 from agent.errors import ConfigError, ModelError, ModelLoadFailed, ModelNotFound, SidecarError
 from agent.host import Host
-from agent.hosted import HostedModel, ModelRecord, Slot, Status, is_composition
+from agent.hosted import HostedModel, ModelRecord, Slot, Status, weights
 from agent.memory import resident_bytes
-from agent.models import LoadedModel
+from agent.model_parts import is_composition
+from agent.models import LoadedModel, load_model
 from agent.service_config import EngineSettings, ModelSettings
 
 __all__ = ["RETRY_SECONDS", "HostedModel", "ModelPool", "ModelRecord", "Status"]
@@ -40,19 +41,18 @@ class ModelPool:
         engine: EngineSettings,
         folder: Path,
         *,
-        load: Callable[..., LoadedModel] | None = None,
+        load: Callable[..., LoadedModel] = load_model,
         clock: Callable[[], float] = time.monotonic,
         on_batch: Callable[[str, int, float], None] = lambda model, frames, seconds: None,
         on_unload: Callable[[str], None] = lambda model: None,
     ) -> None:
         self._engine = engine
         self._descriptions = Descriptions(folder)
-        self._load = load or self._composed
-        self._clock, self._on_batch, self._on_unload = clock, on_batch, on_unload
+        self._load, self._clock, self._on_batch, self._on_unload = load, clock, on_batch, on_unload
         self._lock = threading.RLock()
-        # Weights are read one model after the other: two at once take the memory of both, and longer. (Parts of a model
-        # are read within it.)
-        self._reading = threading.RLock()
+        # Weights are read one model after the other: two at once take the memory of both, and longer. A model that
+        # is built of others has its parts read within its own turn.
+        self._loading = threading.RLock()
         self._closed = False
         self._numbers = itertools.count(1)
         self._slots = {settings.id: self._slot(settings) for settings in models}
@@ -133,11 +133,10 @@ class ModelPool:
         """Other settings: models that did not change stay loaded, others go when nobody uses them any more."""
         with self._lock:
             old, before, self._engine = self._slots, self._engine, engine
-            was = {slot.settings.id: slot.settings for slot in old.values()}
+            was = {id_: slot.settings for id_, slot in old.items()}
             now = {settings.id: settings for settings in models}
-            kept = {
-                id_: old[id_] for id_ in now if id_ in old and _weights(id_, was, before) == _weights(id_, now, engine)
-            }
+            same = [id_ for id_ in now if id_ in was and weights(id_, was, before) == weights(id_, now, engine)]
+            kept = {id_: old[id_] for id_ in same}
             self._slots = {settings.id: kept.get(settings.id) or self._slot(settings) for settings in models}
             for settings in models:
                 self._slots[settings.id].settings = settings
@@ -267,14 +266,14 @@ class ModelPool:
 
     @contextmanager
     def _part(self, name: str, device: str, options: Mapping[str, Any]) -> Iterator[tuple[LoadedModel, Host]]:
-        """A model within another: one of ours as it is, else one for it alone."""
-        with self._lock:
-            models = [slot.settings for slot in self._slots.values()]
-        if name in self.ids() and not options:
+        """A model within another: one of ours, shared with everybody who uses it, else one for it alone."""
+        if name in self.ids():
+            if options:
+                raise ConfigError(f"model {name!r}: its options belong into its own table, got them where it is a part")
             with self.use(name) as hosted:
                 yield hosted.loaded, hosted.host
             return
-        loaded = open_named(name, models, device=device, options=options)
+        loaded = open_model(name, device=device, options=options, opener=self._part)
         try:
             with Host(loaded.model, batch_size=loaded.batch_size, name=name) as host:
                 yield loaded, host

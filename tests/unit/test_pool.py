@@ -496,3 +496,86 @@ def test_many_threads_use_replace_and_sweep_at_once(made):
     end.set()
     stirring.join(10)
     assert all(record.users == 0 for record in pool.records())
+
+
+def joint(name, *parts, **more):
+    return ModelSettings(name, "ensemble:x", options={"of": list(parts), "method": "nms"}, **more)
+
+
+class TestModelsOfModels:
+    def test_parts_are_models_of_the_pool_and_loaded_once(self, made):
+        pool = made.pool(joint("both", "a", "b"), "a", "b")
+        with pool.use("both") as hosted, pool.use("a") as part:
+            assert {label.name for label in hosted.loaded.labels} == {"x:a", "x:b"}
+            (found,) = hosted.host.submit(frames(0), Context()).result(10)
+            assert {detection.label for detection in found} == {"x:a", "x:b"}
+            assert part.host.submit(frames(0), Context()).result(10)
+        assert sorted(made.load.loads) == [("x:a", "cpu"), ("x:b", "cpu")]
+        assert pool.record("a").users == 1, "the ensemble"
+
+    def test_parts_stay_as_long_as_what_they_are_part_of(self, made):
+        both = joint("both", "a", "b", idle_minutes=10)
+        pool = made.pool(both, "a", "b", idle_minutes=1)
+        use_once(pool, "both")
+        made.now += 120
+        pool.sweep()
+        assert [record.status for record in pool.records()] == ["ready"] * 3
+        made.now += 600
+        pool.sweep()
+        assert pool.record("both").status == "unloaded"
+        made.now += 120
+        pool.sweep()
+        assert made.unloaded == ["both", "a", "b"]
+        assert use_once(pool, "both")
+
+    def test_many_threads_come_by_different_ways(self, made):
+        pool = made.pool(joint("both", "a", "b"), joint("more", "both", "c"), *"abc")
+        with ThreadPoolExecutor(10) as threads:
+            names = ["both", "a", "more", "b", "c"] * 4
+            found = [threads.submit(use_once, pool, name) for name in names]
+            assert all(future.result(20) for future in found)
+        assert len(made.load.loads) == 3
+
+    def test_its_memory_is_its_own(self, made):
+        made.load.memory |= {"x:a": 700 * MIB, "x:b": 800 * MIB}
+        pool = made.pool(joint("both", "a", "b"), "a", "b")
+        use_once(pool, "both")
+        assert pool.record("a").memory == 700 * MIB
+        assert pool.record("both").memory < 300 * MIB
+
+    def test_a_part_of_itself_is_told(self, made):
+        pool = made.pool(joint("one", "other", "a"), joint("other", "one", "a"), "a")
+        with pytest.raises(ConfigError, match="'one': it is a part of itself"):
+            use_once(pool, "one")
+        assert [record.users for record in pool.records()] == [0, 0, 0]
+        assert use_once(pool, "a")
+
+    def test_a_broken_part_is_told_and_nothing_stays_in_use(self, made):
+        pool = made.pool(joint("both", "a", "b"), "a", "b")
+        made.load.fail["x:b"] = ModelLoadFailed("b: no such file")
+        with pytest.raises(ModelLoadFailed, match="no such file"):
+            use_once(pool, "both")
+        assert [record.users for record in pool.records()] == [0, 0, 0]
+        assert pool.record("both").status == "failed"
+
+    def test_a_part_with_other_settings_makes_it_another_model(self, made):
+        both = joint("both", "a", "b")
+        pool = made.pool(both, "a", "b")
+        use_once(pool, "both")
+        pool.replace([both, ModelSettings("a", "x:new"), made.settings("b")], EngineSettings("cpu"))
+        assert [record.status for record in pool.records()] == ["unloaded", "unloaded", "ready"]
+        with pool.use("both") as hosted:
+            assert {label.name for label in hosted.loaded.labels} == {"x:new", "x:b"}
+
+    def test_looked_at_only_it_leaves_nothing_behind(self, made):
+        lazy = [ModelSettings(name, f"x:{name}", load="use") for name in "ab"]
+        pool = made.pool(joint("both", "a", "b", load="use"), *lazy)
+        assert pool.preload()
+        assert [record.status for record in pool.records()] == ["unloaded"] * 3
+        assert pool.describe("both").kind == "detector"
+
+    def test_the_end_of_the_pool_ends_parts_and_whole(self, made):
+        pool = made.pool(joint("both", "a", "b"), "a", "b")
+        with pool.use("both"):
+            pool.close(5)
+        assert all(model.closed == 1 for model in made.load.models)

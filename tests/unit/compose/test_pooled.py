@@ -17,8 +17,8 @@ def status(pool):
 
 @pytest.fixture
 def pool(tmp_path):
-    pool = ModelPool([FACES, MIRRORED], EngineSettings(idle_minutes=1), tmp_path, clock=lambda: clock[0])
     clock = [0.0]
+    pool = ModelPool([FACES, MIRRORED], EngineSettings(idle_minutes=1), tmp_path, clock=lambda: clock[0])
     pool.clock_of_test = clock
     yield pool
     pool.close()
