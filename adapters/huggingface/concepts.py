@@ -11,7 +11,7 @@ from adapters.huggingface.masks import enlarged, mask_of
 from adapters.huggingface.opening import Opened
 from adapters.huggingface.phrases import asked, phrases_of
 from adapters.huggingface.pictures import Preparation, in_batches
-from agent.contract import Context, Detection, Frame, Mask, Rectangle
+from agent.contract import Context, Detection, Frame, Mask
 
 LOWEST_SCORE = 0.01
 """Below this an instance is noise to everyone, and its mask is not worth enlarging."""
@@ -41,27 +41,18 @@ class Concepts:
         return tuple(maps[:-1])  # the smallest is not used
 
     def find(
-        self, maps: Sequence[Any], words: str, size: tuple[int, int], threshold: float, box: Rectangle | None = None
+        self, maps: Sequence[Any], words: str, size: tuple[int, int], threshold: float
     ) -> list[list[tuple[float, Mask]]]:
-        """For each frame, the instances and their scores, best first. `size` is the frames' height and width.
-
-        A box shows an example of what is meant.
-        """
+        """For each frame, the instances and their scores, best first. `size` is the frames' height and width."""
         import torch
 
         embedding, attention = self._words(words)
         count = len(maps[0])
-        example = {}
-        if box is not None:
-            middle = ((box.left + box.right) / 2 / size[1], (box.top + box.bottom) / 2 / size[0])
-            extent = ((box.right - box.left) / size[1], (box.bottom - box.top) / size[0])
-            example = {"input_boxes": torch.tensor([[[*middle, *extent]]]).repeat(count, 1, 1)}
         with torch.inference_mode():
             outputs = self.model(
                 vision_embeds=self._features(maps),
                 text_embeds=_Pooled(embedding.expand(count, -1, -1)),
                 attention_mask=attention.expand(count, -1),
-                **self._opened.placed(example),
             )
         scores = outputs.pred_logits.float().sigmoid() * outputs.presence_logits.float().sigmoid()
         self._opened.check(scores=scores, masks=outputs.pred_masks)

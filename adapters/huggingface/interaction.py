@@ -9,8 +9,12 @@ from adapters.huggingface.concepts import Concepts
 from adapters.huggingface.masks import enlarged, mask_of
 from adapters.huggingface.opening import Opened
 from adapters.huggingface.pictures import Preparation
-from agent.contract import ConfigError, Detection, Frame, Mask, PromptNeeds, Prompts
+from agent.contract import ConfigError, Detection, Frame, Mask, ModelLoadFailed, PromptNeeds, Prompts
 
+_MODELS = (
+    "sam", "sam_hq", "sam2", "sam2_video", "edgetam", "edgetam_video",
+    "sam3_tracker", "sam3_tracker_video", "sam3_video",
+)  # fmt: skip
 _OBJECT = "object"
 """The label of what is clicked: a person gives it its own."""
 
@@ -27,6 +31,8 @@ class Segmenter:
         if not 0 <= text_threshold <= 1:
             raise ConfigError(f"{opened.owner}: text_threshold: got {text_threshold}, allowed: 0 to 1")
         kind = opened.config.model_type
+        if kind not in _MODELS:
+            raise ModelLoadFailed(f"{opened.owner}: task interaction: got {kind}, allowed: {', '.join(_MODELS)}")
         if texts and kind != "sam3_video":
             raise ConfigError(f"{opened.owner}: texts: {kind} understands no words, allowed: with facebook/sam3")
         self._opened, self._most, self._least = opened, alternatives, text_threshold
@@ -57,7 +63,7 @@ class Segmenter:
         return embedding
 
     def segment(self, embedding: Any, prompts: Prompts) -> list[Detection]:
-        """The mask of what is marked, or the masks of what is said in words that hold the positive points."""
+        """The mask of what is marked, or the masks of what is said in words as far as they agree with the marks."""
         height, width = (int(side) for side in embedding["size"])
         size = (height, width)
         if prompts.texts and self._concepts is not None:
@@ -108,7 +114,7 @@ class Segmenter:
         maps = _moved({"maps": embedding["concepts"]}, self._opened.device)["maps"]
         found = []
         for words in prompts.texts:
-            (instances,) = concepts.find(maps, words, size, self._least, prompts.box)
+            (instances,) = concepts.find(maps, words, size, self._least)
             found += [Detection(words, mask, score) for score, mask in instances if _holds(mask, prompts)]
         return sorted(found, key=lambda one: -(one.score or 0))
 
@@ -127,13 +133,21 @@ def _prompt_config(config: Any) -> Any:
 
 
 def _holds(mask: Mask, prompts: Prompts) -> bool:
-    """Whether a mask has all positive points inside and no negative one."""
+    """Whether a mask has all positive points inside, no negative one, and most of its pixels in the box.
+
+    SAM 3 would take a box for an example of what is meant, which it cannot without torchvision.
+    """
     height, width = mask.bitmap.shape
 
     def inside(point: Sequence[float]) -> bool:
         x, y = int(point[0]) - mask.left, int(point[1]) - mask.top
         return 0 <= x < width and 0 <= y < height and bool(mask.bitmap[y, x])
 
+    if (box := prompts.box) is not None:
+        left, top = max(0, round(box.left) - mask.left), max(0, round(box.top) - mask.top)
+        right, bottom = max(0, round(box.right) - mask.left), max(0, round(box.bottom) - mask.top)
+        if 2 * mask.bitmap[top:bottom, left:right].sum() < mask.bitmap.sum():
+            return False
     return all(map(inside, prompts.positive)) and not any(map(inside, prompts.negative))
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 FORMAT = "sam2-memory-1"
-_MAP, _POINTER = "map", "pointer"
+_MAP, _POINTER, _ABOUT = "map", "pointer", "memory"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +45,9 @@ def pack(memory: Memory, version: str) -> bytes:
 
     tensors = {f"{_MAP}.{frame}": one.contiguous() for frame, one in memory.maps.items()}
     tensors |= {f"{_POINTER}.{frame}": one.contiguous() for frame, one in memory.pointers.items()}
-    about = {"format": FORMAT, "version": version, "kind": memory.kind, "frame": str(memory.frame)}
-    packed: bytes = save(tensors, about)
+    about = {"format": FORMAT, "version": version, "kind": memory.kind, "frame": memory.frame}
+    # One entry: several would stand in another order each time, and the same memory is to have the same bytes.
+    packed: bytes = save(tensors, {_ABOUT: json.dumps(about)})
     return packed
 
 
@@ -60,7 +61,7 @@ def unpack(state: bytes, version: str, shapes: tuple[Any, Any]) -> Memory:
 
     try:
         length = int.from_bytes(state[:8], "little")
-        about = json.loads(state[8 : 8 + length])["__metadata__"]
+        about = json.loads(json.loads(state[8 : 8 + length])["__metadata__"][_ABOUT])
         if (about["format"], about["version"]) != (FORMAT, version):
             raise ValueError(f"it is of {about['format']} by {about['version']}")
         maps: dict[int, Any] = {}

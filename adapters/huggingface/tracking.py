@@ -149,7 +149,7 @@ class VideoTracker:
         """(N, 1, h, w) logits of the objects' masks."""
         pixels = self._opened.placed({"pixels": self._prepare([frame])})["pixels"]
         outputs = self._model(inference_session=session, frame=pixels, frame_idx=number)
-        self._opened.check(masks=outputs.pred_masks)
+        self._opened.check(masks=outputs.pred_masks, scores=outputs.object_score_logits)
         return outputs.pred_masks
 
     def _shape(self, logits: Any, frame: Frame, kind: str) -> Shape | None:

@@ -248,7 +248,7 @@ def grounding_dino(folder: Path) -> None:
     )  # fmt: skip
     save(
         folder, "GroundingDinoForObjectDetection", config, image_processor_type="GroundingDinoImageProcessor",
-        size=SMALL,
+        size={"shortest_edge": 128, "longest_edge": 192},
     )  # fmt: skip
 
 
