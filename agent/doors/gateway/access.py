@@ -1,0 +1,86 @@
+"""Who may call: addresses, and a secret. CVAT itself sends neither, so that both are the administrator's to arrange."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import ipaddress
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from agent.doors.gateway.call import Refused
+from agent.errors import ConfigError
+from agent.service_config import GatewaySettings, is_loopback, secret
+
+log = logging.getLogger(__name__)
+
+HEADER = "x-sidecar-secret"
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """The rules for callers."""
+
+    networks: tuple[Network, ...] = ()
+    secret: str | None = None
+
+    @classmethod
+    def of(cls, settings: GatewaySettings, place: str) -> Access:
+        """The rules that service.toml says. ConfigError for an address that is none, or a secret that is not there."""
+        made = cls(
+            tuple(_network(text, f"{place}: allow") for text in settings.allow),
+            secret(settings.secret_env, f"{place}: secret_env"),
+        )
+        if not is_loopback(settings.host) and not made.networks and made.secret is None:
+            log.warning(
+                "gateway: host %r lets everybody use the models who reaches it; set `allow` or `secret_env`",
+                settings.host,
+            )
+        return made
+
+    def admit(self, address: str | None, headers: Mapping[str, str], path: str) -> str:
+        """The path, without the secret if that was its first part. Refused (403) for whoever may not call."""
+        if self.networks and not self._is_near(address):
+            raise Refused(f"the address {address} may not call", 403)
+        if self.secret is None:
+            return path
+        if _same(headers.get(HEADER), self.secret) or _same(_password(headers.get("authorization")), self.secret):
+            return path
+        first, slash, rest = path.removeprefix("/").partition("/")
+        if _same(first, self.secret):
+            return slash + rest or "/"
+        raise Refused(f"the secret is missing or wrong, allowed: {HEADER}, a password, or the path's first part", 403)
+
+    def _is_near(self, address: str | None) -> bool:
+        try:
+            found = ipaddress.ip_address((address or "").partition("%")[0])
+        except ValueError:
+            return False
+        # A socket for both versions tells IPv4 addresses in IPv6's clothes.
+        plain = getattr(found, "ipv4_mapped", None) or found
+        return any(plain.version == network.version and plain in network for network in self.networks)
+
+
+def _network(text: str, place: str) -> Network:
+    try:
+        return ipaddress.ip_network(text, strict=False)
+    except ValueError as error:
+        raise ConfigError(f"{place}: got {text!r}, allowed: an address or a network like 172.16.0.0/12") from error
+
+
+def _password(header: str | None) -> str | None:
+    """The password of a Basic authorization; clients send it where the dashboard's address is `any:SECRET@host`."""
+    kind, _, value = (header or "").partition(" ")
+    if kind.lower() != "basic":
+        return None
+    try:
+        return base64.b64decode(value, validate=True).decode().partition(":")[2]
+    except (binascii.Error, ValueError):
+        return None
+
+
+def _same(got: str | None, expected: str) -> bool:
+    return got is not None and hmac.compare_digest(got.encode(errors="replace"), expected.encode())

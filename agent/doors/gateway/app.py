@@ -1,0 +1,246 @@
+"""The HTTP side: routes, bounds, and errors as one line of JSON.
+
+CVAT passes on the status of an error and loses its text, so that the reason is in our log as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from agent.doors.gateway.access import Access
+from agent.doors.gateway.answering import Answering
+from agent.doors.gateway.call import Call, Refused, reason_of, status_of
+from agent.doors.gateway.listing import Menu
+from agent.errors import SidecarError
+from agent.lanes import Lane
+from agent.service_config import GatewaySettings
+
+log = logging.getLogger(__name__)
+
+MIB = 2**20
+NAME_HEADER = "x-nuclio-function-name"
+_GRACE = 1.0
+"""Seconds that a call's thread gets to answer for itself when its time is over."""
+_SWALLOWED = 4
+"""How many times the limit of a body is read, and thrown away, so that the sender gets to see why it is refused."""
+
+
+@dataclass(slots=True)
+class Rules:
+    """What holds for all calls; replaced when service.toml is read again."""
+
+    settings: GatewaySettings
+    access: Access
+    lane: Lane
+    """As many places as calls are answered at once."""
+    direct: Mapping[int, str]
+    """The model at each port of CVAT's `direct` mode."""
+    open: bool = True
+
+
+@dataclass(slots=True)
+class App:
+    """The ASGI application. `rules` gives the present ones."""
+
+    menu: Menu
+    answering: Answering
+    rules: Callable[[], Rules]
+    calls: set[Call] = field(default_factory=set)
+    """Those that are being answered."""
+
+    def build(self) -> ASGIApp:
+        routes = [
+            Route("/api/functions", self._list),
+            Route("/api/functions/{name}", self._look),
+            Route("/api/function_invocations", self._invoke, methods=["POST"]),
+            Route("/", self._invoke, methods=["POST"]),
+        ]
+        inner = Starlette(routes=routes, exception_handlers={HTTPException: _not_here, Exception: _failed})
+        inner.router.redirect_slashes = False
+        return _Gate(inner, self.rules)
+
+    async def _list(self, request: Request) -> Response:
+        return _json(self.menu.functions())
+
+    async def _look(self, request: Request) -> Response:
+        try:
+            return _json(self.menu.function(request.path_params["name"]))
+        except SidecarError as error:
+            return refusal(request, error)
+
+    async def _invoke(self, request: Request) -> Response:
+        rules = self.rules()
+        limit = int(rules.settings.max_body_mb * MIB)
+        call = Call(rules.settings.timeout)
+        claim = rules.lane.claim()
+        with claim if claim is not None else _Nothing():
+            try:
+                body = await asyncio.wait_for(_body(request, limit if claim else 0, _SWALLOWED * limit), call.left)
+                if claim is None:
+                    raise Refused(f"{rules.settings.concurrency} calls are being answered, try again", 429)
+                model = _model(request, rules)
+                return _reply(await self._answer(model, body, call, rules, claim.run))
+            except TimeoutError:
+                return refusal(request, Refused(f"the body has not come within {call.seconds:g} s", 408))
+            except ClientDisconnect:
+                log.info("gateway: %s hung up", _from(request))
+                return Response(status_code=400)
+            except Exception as error:
+                return refusal(request, error)
+
+    async def _answer(
+        self, model: str, body: bytes, call: Call, rules: Rules, run: Callable[[Callable[[], None]], None]
+    ) -> bytes:
+        """The reply, from a thread of its own; whoever is late is left to end by himself."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[bytes] = loop.create_future()
+
+        def work() -> None:
+            self.calls.add(call)
+            try:
+                reply = self.answering.answer(model, body, call, rules.settings.max_megapixels)
+            except BaseException as error:
+                _post(loop, answer, error)
+            else:
+                _post(loop, answer, reply)
+            finally:
+                self.calls.discard(call)
+
+        run(work)
+        try:
+            return await asyncio.wait_for(answer, call.left + _GRACE)
+        except TimeoutError:
+            call.give_up(call.too_late())
+            raise call.too_late() from None
+
+
+class _Gate:
+    """Lets in whoever may call, while there is somebody to answer."""
+
+    def __init__(self, app: ASGIApp, rules: Callable[[], Rules]) -> None:
+        self._app, self._rules = app, rules
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request, rules = Request(scope, receive), self._rules()
+        try:
+            path = rules.access.admit(request.client.host if request.client else None, request.headers, scope["path"])
+            if not rules.open:
+                raise Refused("the service ends", 503)
+        except Refused as error:
+            response = refusal(request, error)
+            await response(scope, receive, send)
+            return
+        if path != scope["path"]:
+            scope = {**scope, "path": path, "raw_path": path.encode(errors="replace")}
+        await self._app(scope, receive, send)
+
+
+class _Nothing:
+    """The place of a call that gets none."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *exc: object) -> None:
+        return None
+
+
+def _model(request: Request, rules: Rules) -> str:
+    """The function that is called: CVAT names it, or calls at its port."""
+    if name := request.headers.get(NAME_HEADER):
+        return name
+    _, port = request.scope.get("server") or (None, None)
+    if request.scope["path"] == "/" and isinstance(port, int) and port in rules.direct:
+        return rules.direct[port]
+    raise Refused(f"function: got no name, allowed: the header {NAME_HEADER}, or a call at a function's own port")
+
+
+async def _body(request: Request, limit: int, most: int) -> bytes:
+    """The body. Refused (413) for a larger one, once it was sent: who still sends does not listen.
+
+    A limit of 0 keeps nothing, and refuses nothing.
+    """
+    told = request.headers.get("content-length", "")
+    size = int(told) if told.isdigit() else 0
+    too_large = Refused(f"body: it is larger than allowed: {limit / MIB:g} MiB", 413)
+    if size > max(most, limit):
+        raise too_large
+    pieces, got = [], 0
+    async for piece in request.stream():
+        got += len(piece)
+        if max(got, size) <= limit:
+            pieces.append(piece)
+        elif got > most:
+            raise too_large
+        else:
+            pieces.clear()
+    if limit and got > limit:
+        raise too_large
+    return b"".join(pieces)
+
+
+def _post(loop: asyncio.AbstractEventLoop, answer: asyncio.Future[bytes], outcome: bytes | BaseException) -> None:
+    """Hands a thread's outcome to the event loop, if anybody still waits there."""
+
+    def put() -> None:
+        if answer.done():
+            return
+        if isinstance(outcome, BaseException):
+            answer.set_exception(outcome)
+        else:
+            answer.set_result(outcome)
+
+    try:
+        loop.call_soon_threadsafe(put)
+    except RuntimeError:
+        log.debug("gateway: it has closed; an answer comes too late")
+
+
+def _json(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(json.dumps(value).encode(), status, headers, "application/json")
+
+
+def _reply(body: bytes) -> Response:
+    return Response(body, media_type="application/json")
+
+
+def _from(request: Request) -> str:
+    name = request.headers.get(NAME_HEADER)
+    who = request.client.host if request.client else "somebody"
+    return f"{who}{f', for {name[:80]!r}' if name else ''}"
+
+
+def refusal(request: Request, error: BaseException) -> Response:
+    """An error as the caller sees it; the log has the reason."""
+    status, text = status_of(error)
+    # What failed in the model was logged there already, with its trace.
+    foreign = not isinstance(error, SidecarError)
+    log.log(
+        logging.ERROR if foreign else logging.WARNING, "gateway: %s from %s: %d: %s", request.method,
+        _from(request), status, reason_of(error), exc_info=error if foreign else None,
+    )  # fmt: skip
+    headers = {"Retry-After": "1"} if status in (429, 503) else {}
+    return _json({"message": text}, status, headers)
+
+
+async def _not_here(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 404
+    allowed = "GET /api/functions, GET /api/functions/NAME, POST /api/function_invocations, POST / at a function's port"
+    text = f"{request.method} {request.url.path[:80]}: not here, allowed: {allowed}"
+    log.warning("gateway: %s: %d: %s", _from(request), status, text)
+    return _json({"message": text}, status)
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    return refusal(request, error)

@@ -1,0 +1,166 @@
+"""The gateway as a door of the service: opening, closing, other settings, health."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from collections.abc import Mapping
+
+import uvicorn
+
+from agent.doors import DoorHealth, Shared
+from agent.doors.gateway.access import Access
+from agent.doors.gateway.answering import Answering
+from agent.doors.gateway.app import App, Rules
+from agent.doors.gateway.call import Refused
+from agent.doors.gateway.listeners import Address, Listeners
+from agent.doors.gateway.listing import Menu
+from agent.errors import ConfigError
+from agent.lanes import Lane
+from agent.service_config import Config, GatewaySettings
+
+log = logging.getLogger(__name__)
+
+PATIENCE = 3.0
+"""Seconds that closing waits for the server."""
+LAST_PORT = 65535
+
+
+class Gateway:
+    """Answers calls in Nuclio's dialect, from CVAT's own menus."""
+
+    name = "gateway"
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._listeners = Listeners()
+        self._rules: Rules | None = None
+        self._ports: Mapping[str, int] = {}
+        self._server: _Server | None = None
+        self.menu = Menu(shared, lambda: self._ports)
+        self._answering = Answering(shared, self.menu)
+        self._app = App(self.menu, self._answering, self._present_rules)
+
+    # ------------------------------------------------------------------- door
+
+    def start(self) -> None:
+        """Listens. ConfigError for a port that is taken, or a secret that is not there."""
+        self._open(self._shared.config)
+        log.info("gateway: listens on %s", self.url)
+
+    def drain(self) -> None:
+        """New calls are answered by 503 from now on."""
+        if self._rules is not None:
+            self._rules.open = False
+
+    def close(self) -> None:
+        """Ends the server; whoever still waits gets a 503."""
+        self.drain()
+        for call in list(self._app.calls):
+            call.give_up(Refused("the service ends", 503))
+        if self._server is not None:
+            self._server.close(PATIENCE)
+            self._server = None
+        self._listeners.close()
+
+    def reload(self) -> None:
+        """Other settings. ConfigError where they cannot be; then the old ones stay."""
+        if self._shared.config.gateway is None:
+            self.close()
+            return
+        self._open(self._shared.config)
+
+    def health(self) -> DoorHealth:
+        if self._server is None or not self._server.alive:
+            return DoorHealth(False, "does not listen")
+        listed, left_out = self.menu.functions(), self.menu.left_out()
+        text = f"listens on {self.url}, {len(listed)} functions"
+        if left_out:
+            text += "; not listed: " + "; ".join(f"{model}: {why}" for model, why in left_out.items())
+        return DoorHealth(bool(listed) or not left_out, text)
+
+    # ---------------------------------------------------------------- details
+
+    @property
+    def url(self) -> str:
+        """The dashboard's address, http://host:port."""
+        settings = self._present_rules().settings
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        return f"http://{host}:{self._listeners.port((settings.host, settings.port))}"
+
+    def _present_rules(self) -> Rules:
+        if self._rules is None:
+            raise RuntimeError("the gateway was not started")
+        return self._rules
+
+    def _open(self, config: Config) -> None:
+        settings = config.gateway
+        if settings is None:
+            raise ConfigError(f"{config.file}: gateway: got no such table, allowed: [gateway]")
+        access = Access.of(settings, f"{config.file}: gateway")
+        direct = _direct_ports(config, settings)
+        addresses: list[Address] = [(settings.host, port) for port in (settings.port, *direct)]
+        before = self._listeners.addresses
+        self._listeners.use(addresses)
+        lane = Lane("gateway", settings.concurrency)
+        if self._rules is not None and self._rules.lane.places == settings.concurrency:
+            lane = self._rules.lane
+        self._rules, self._ports = (
+            Rules(settings, access, lane, direct),
+            {model: port for port, model in direct.items()},
+        )
+        if self._server is None or before != self._listeners.addresses:
+            old, self._server = self._server, _Server(self._app, self._listeners.lend())
+            if old is not None:
+                old.leave()
+
+
+def _direct_ports(config: Config, settings: GatewaySettings) -> dict[int, str]:
+    """The model at each port; one whose door is shut keeps its port, so that the others keep theirs."""
+    if settings.direct_ports is None:
+        return {}
+    ports = {settings.direct_ports + number: model for number, model in enumerate(config.models)}
+    if max(ports, default=0) > LAST_PORT or settings.port in ports:
+        wanted = f"{settings.direct_ports} to {max(ports)}"
+        allowed = f"ports up to {LAST_PORT} without {settings.port}, which is the dashboard's"
+        raise ConfigError(f"{config.file}: gateway: direct_ports: got {wanted}, allowed: {allowed}")
+    return {port: model.id for port, model in ports.items() if "gateway" in model.doors}
+
+
+class _Server:
+    """uvicorn in a thread."""
+
+    def __init__(self, app: App, sockets: list[socket.socket]) -> None:
+        config = uvicorn.Config(
+            app.build(),
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            log_level="error",
+            access_log=False,
+            server_header=False,
+            # Whoever forwards calls must not choose the address that `allow` looks at.
+            proxy_headers=False,
+            timeout_graceful_shutdown=1,
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, args=(sockets,), name="gateway", daemon=True)
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def leave(self) -> None:
+        """Takes no more connections, and ends when the open ones are done."""
+        self._server.config.timeout_graceful_shutdown = None
+        self._server.should_exit = True
+
+    def close(self, patience: float) -> None:
+        self._server.should_exit = True
+        self._thread.join(patience)
+        if self._thread.is_alive():
+            self._server.force_exit = True
+            self._thread.join(patience)

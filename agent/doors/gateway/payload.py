@@ -1,0 +1,159 @@
+"""The body of a call, read with suspicion: a wrong one is refused in one line that says what, got and allowed."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from functools import cache, cached_property
+from typing import Any, NoReturn
+
+from PIL import Image
+
+from agent.contract import Frame, Rectangle
+from agent.cvat.decode import BadPicture, TooLarge, decode_picture
+from agent.doors.gateway.call import Refused
+
+MEGA = 1_000_000
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "GIF", "JPEG2000", "PPM", "AVIF", "TGA", "DDS", "ICO")
+"""What may come as a picture, as Pillow names it. Some others start programs, or read more files."""
+FARTHEST = 10_000_000.0
+"""Pixels: no coordinate is larger than that."""
+_WORDS = {dict: "an object", list: "a list", str: "text", bool: "true or false", int: "a number", float: "a number"}
+
+
+class Picture:
+    """A picture file that came with a call; `digest` names its bytes."""
+
+    def __init__(self, content: bytes, megapixels: float, field: str = "image") -> None:
+        self.digest = hashlib.sha256(content, usedforsecurity=False).hexdigest()
+        self._content, self._limit, self._field = content, int(megapixels * MEGA), field
+
+    @cached_property
+    def frame(self) -> Frame:
+        """The picture, decoded. Refused (400, 413) for what is none or too large; its header tells."""
+        try:
+            return Frame(0, self._field, decode_picture(self._content, limit=self._limit, formats=_formats()))
+        except TooLarge as error:
+            raise Refused(f"{self._field}: {error}", 413) from error
+        except BadPicture as error:
+            raise Refused(f"{self._field}: {error}") from error
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Those that Pillow has been built with."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+class Payload:
+    """The fields of a call."""
+
+    def __init__(self, fields: Mapping[str, Any]) -> None:
+        self._fields = fields
+
+    @classmethod
+    def parse(cls, body: bytes) -> Payload:
+        """The fields in a body. Refused where it is no JSON object."""
+        try:
+            fields = json.loads(body, parse_constant=_no_constant)
+        except (ValueError, RecursionError) as error:
+            raise Refused(f"body: it is no JSON: {str(error)[:100]}") from error
+        if not isinstance(fields, dict):
+            raise Refused(f"body: got {_word(fields)}, allowed: an object")
+        return cls(fields)
+
+    def has(self, name: str) -> bool:
+        return self._fields.get(name) is not None
+
+    def picture(self, megapixels: float, name: str = "image") -> Picture:
+        """A picture file in base64."""
+        text = self._fields.get(name)
+        if not isinstance(text, str) or not text:
+            _refuse(name, text, "a picture file in base64")
+        try:
+            content = base64.b64decode(text, validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise Refused(f"{name}: it is no base64: {str(error)[:100]}") from error
+        return Picture(content, megapixels, name)
+
+    def number(self, name: str, low: float, high: float) -> float | None:
+        """A number, None where there is none."""
+        value = self._fields.get(name)
+        if value is None:
+            return None
+        if not is_number(value) or not low <= value <= high:
+            _refuse(name, value, f"{low:g} to {high:g}")
+        return float(value)
+
+    def list(self, name: str, allowed: str) -> list[Any]:
+        """A list; an empty one where there is none."""
+        value = self._fields.get(name)
+        if value is None:
+            return []
+        if not isinstance(value, list):
+            _refuse(name, value, allowed)
+        return value
+
+    def points(self, name: str) -> tuple[tuple[float, float], ...]:
+        allowed = "a list of [x, y]"
+        return tuple(_point(value, name, allowed) for value in self.list(name, allowed))
+
+    def box(self, name: str) -> Rectangle | None:
+        """A rectangle by two opposite corners, None where there is none."""
+        allowed = "[[left, top], [right, bottom]] or null"
+        corners = [_point(value, name, allowed) for value in self.list(name, allowed)]
+        if not corners:
+            return None
+        if len(corners) != 2:
+            _refuse(name, corners, allowed)
+        (one, two), (three, four) = corners
+        return Rectangle(min(one, three), min(two, four), max(one, three), max(two, four))
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        allowed = "a list of texts"
+        found = self.list(name, allowed)
+        if not all(isinstance(text, str) for text in found):
+            _refuse(name, found, allowed)
+        return tuple(text.strip() for text in found if text.strip())
+
+
+def is_number(value: Any) -> bool:
+    """Whether JSON's value is a finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return isinstance(value, int) or math.isfinite(value)
+
+
+def numbers(value: Any, name: str) -> list[float]:
+    """The coordinates of a shape."""
+    allowed = "a list of numbers"
+    if not isinstance(value, list):
+        _refuse(name, value, allowed)
+    if not all(is_number(number) and abs(number) <= FARTHEST for number in value):
+        _refuse(name, value, allowed)
+    return [float(number) for number in value]
+
+
+def _point(value: Any, name: str, allowed: str) -> tuple[float, float]:
+    right = isinstance(value, Sequence) and len(value) == 2 and all(is_number(number) for number in value)
+    if not right or max(map(abs, value)) > FARTHEST:
+        _refuse(name, value, allowed)
+    return float(value[0]), float(value[1])
+
+
+def _refuse(name: str, got: Any, allowed: str) -> NoReturn:
+    shown = "nothing" if got is None else repr(got) if is_number(got) and abs(got) < FARTHEST else _word(got)
+    raise Refused(f"{name}: got {shown}, allowed: {allowed}")
+
+
+def _word(value: Any) -> str:
+    return "null" if value is None else _WORDS.get(type(value), type(value).__name__)
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is none of JSON's values")
