@@ -27,7 +27,6 @@ _TYPES: Mapping[Task | None, str] = {
     "semantic-segmentation": "mask",
     None: "any",
 }
-_OTHER_NAMES = {"single-label-classification": "classification", "keypoints-detection": "keypoint-detection"}
 _TELLS_ALL = ("classification", "multi-label-classification", "semantic-segmentation")
 """The tasks whose answers name every class of the model."""
 
@@ -82,8 +81,9 @@ def as_task(name: Any) -> Task | None:
 
     Plain "classification" does not tell whether classes exclude each other.
     """
-    name = _OTHER_NAMES.get(name, None if name == "classification" else name)
-    return name if name in TASKS else None
+    if name == "single-label-classification":
+        return "classification"
+    return next((task for task in TASKS if task == name and name != "classification"), None)
 
 
 class Sources(Protocol):
@@ -125,7 +125,8 @@ def learn(known: About, owner: str, sources: Sources, memory: Memory, examples: 
     # A gray picture says nothing more of a model that is known to be a detector.
     if not about.complete and about.task in (None, *_TELLS_ALL):
         told = sources.probe()
-        about = about.filled(About(told.task, told.classes, labels_from="an answer of the server"))
+        if told.task in _TELLS_ALL:
+            about = about.filled(About(told.task, told.classes, labels_from="an answer of the server"))
     if about.task is None:
         about = replace(about, task=sources.registry())
     if examples and not about.complete:
@@ -219,13 +220,15 @@ def _names(told: Any) -> tuple[str, ...]:
     """Class names of a list, of a list of tables with names, or of a table by names."""
     if isinstance(told, Mapping):
         return tuple(map(str, told))
-    found = [one.get("name", one.get("class")) if isinstance(one, Mapping) else one for one in told or ()]
+    listed = told if isinstance(told, list) else []
+    found = [one.get("name", one.get("class")) if isinstance(one, Mapping) else one for one in listed]
     return tuple(name for name in found if isinstance(name, str) and name)
 
 
 def _skeletons(told: Any) -> dict[str, tuple[str, ...]]:
     """Class -> keypoints, of a table by classes or of a list of tables that name theirs."""
-    pairs = told.items() if isinstance(told, Mapping) else [(_first(one), one) for one in told or ()]
+    listed = told if isinstance(told, list) else []
+    pairs = told.items() if isinstance(told, Mapping) else [(_first(one), one) for one in listed]
     return {str(name): points for name, one in pairs if name and (points := _names(_table(one).get("vertices")))}
 
 

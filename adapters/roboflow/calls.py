@@ -188,7 +188,7 @@ class Calls:
         try:
             pieces = None if body is None else self._pieces(body, deadline, late)
             with self._http.stream(method, url, params=params, headers=headers, content=pieces) as response:
-                for piece in response.iter_bytes(_PIECE):
+                for piece in response.iter_bytes():  # as they come: a size would wait for so many
                     content += piece
                     if self._now() > deadline:
                         raise _Broken(late)

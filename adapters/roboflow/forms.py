@@ -47,9 +47,11 @@ def form_of(answer: Mapping[str, Any]) -> Task | None:
         raise BadPrediction(_not_predictions(answer))
     if "top" in answer:
         return "classification"
-    first = next((one for one in predictions if isinstance(one, Mapping)), None)
-    if first is None:
+    if not predictions:
         return None
+    first = predictions[0]
+    if not isinstance(first, Mapping):
+        raise BadPrediction(f"a prediction is no object: {str(first)[:80]}")
     if "keypoints" in first:
         return "keypoint-detection"
     if any(name in first for name in ("points", "rle", "rle_mask")):

@@ -140,16 +140,17 @@ class _Opening:
 
     def examples(self) -> Told:
         """The classes and keypoints in the answers to the example pictures."""
-        task: Task | None = None
+        tasks: set[Task | None] = set()
         classes: dict[str, None] = {}
         keypoints: dict[str, tuple[str, ...]] = {}
         for frame in self._pictures():
             told = classes_in(self._predictor.predict(self._options.upload(frame), LOWEST))
-            task = task or told.task
+            tasks |= {told.task} - {None}
             classes |= dict.fromkeys(told.classes)
             for name, points in told.keypoints.items():
                 keypoints[name] = tuple(dict.fromkeys((*keypoints.get(name, ()), *points)))
-        return Told(task, tuple(classes), keypoints)
+        # Of a workflow that gives boxes or outlines each answer tells for itself.
+        return Told(tasks.pop() if len(tasks) == 1 else None, tuple(classes), keypoints)
 
     def _files(self) -> list[Path]:
         if self._options.examples is None:
