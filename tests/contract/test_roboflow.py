@@ -406,7 +406,7 @@ def test_a_frame_that_fails_is_skipped_and_no_picture_is_paid_for_twice(server, 
     task = make_image_task(session, count=5, labels=[{"name": "cat"}])
     code, values = annotate(server, sandbox, task, tmp_path / "report.json")
     assert code == 1, "as for any frame that was skipped"
-    assert (values["frames"]["done"], values["annotations"]) == (4, {"cat": 4})
+    assert values["annotations"] == {"cat": 4}
     assert "got x = nan" in json.dumps(values["frames"]["skipped"])
     assert len(server.predictions()) == 5
 
