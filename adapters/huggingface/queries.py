@@ -1,7 +1,7 @@
 """From a transformer's queries, each with a class and a mask, to the regions of a frame.
 
 The rules are those of MaskFormer (arXiv 2107.06278, section 3.4) and Mask2Former (2112.01527). transformers' own
-versions stretch the part of the map that is padding over the frame, and enlarge the maps of all queries at once.
+versions enlarge the maps of all queries at once, which for a large frame takes gigabytes.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from agent.contract import Mask
 LOWEST_SCORE = 0.01
 """Below this a query is noise to everyone, and its mask is not worth enlarging."""
 _INSIDE = 0.5
+_FINER = 4
+"""By how much a map is smaller than the picture that the network was given, more or less."""
 _REMAINS = 0.8
 """A region of which the others leave less than this is no region."""
 
@@ -31,16 +33,30 @@ class Queries:
     masks: Any
     nothing: Any
     """(Q,) whether a query says that it sees nothing; all False for models without such a class."""
+    share: tuple[float, float] = (1.0, 1.0)
+    """How much of the height and width of the maps shows the frame; the rest is padding."""
 
     @classmethod
-    def of(cls, logits: Any, masks: Any, classes: int) -> Queries:
+    def of(cls, logits: Any, masks: Any, classes: int, share: tuple[float, float] = (1.0, 1.0)) -> Queries:
         """From a model's own answer for one frame; a class too many is the one that means nothing."""
         import torch
 
         if logits.shape[-1] == classes:
-            return cls(logits.float().sigmoid(), masks.float(), torch.zeros(len(logits), dtype=torch.bool))
+            return cls(logits.float().sigmoid(), masks.float(), torch.zeros(len(logits), dtype=torch.bool), share)
         scores = logits.float().softmax(-1)
-        return cls(scores[:, :-1], masks.float(), (scores.argmax(-1) == scores.shape[-1] - 1).cpu())
+        return cls(scores[:, :-1], masks.float(), (scores.argmax(-1) == scores.shape[-1] - 1).cpu(), share)
+
+    def _chances(self, place: int, height: int, width: int) -> Any:
+        """(height, width) how likely each pixel of the frame is of a query's region."""
+        maps = self.masks[place : place + 1]
+        if self.share != (1.0, 1.0):
+            # Where the padding begins is not between two values of a small map.
+            maps = self._shown(enlarged(maps, maps.shape[-2] * _FINER, maps.shape[-1] * _FINER))
+        return enlarged(maps, height, width)[0].sigmoid()
+
+    def _shown(self, maps: Any) -> Any:
+        rows, columns = (max(1, round(side * part)) for side, part in zip(maps.shape[-2:], self.share, strict=True))
+        return maps[..., :rows, :columns]
 
     def instances(self, height: int, width: int, threshold: float) -> Iterator[Region]:
         """Each query's best class and its mask, best first; regions may overlap. The score counts the mask as well."""
@@ -48,7 +64,7 @@ class Queries:
         order = scores.argsort(descending=True, stable=True)
         found = []
         for place in order[scores[order] >= max(threshold, LOWEST_SCORE)].tolist():
-            chances = enlarged(self.masks[place : place + 1], height, width)[0].sigmoid()
+            chances = self._chances(place, height, width)
             inside = chances > _INSIDE
             if (mask := mask_of(inside)) is not None:
                 found.append((int(classes[place]), float(scores[place] * chances[inside].mean()), mask))
@@ -71,7 +87,7 @@ class Queries:
         owner = torch.full((height, width), -1, dtype=torch.int16, device=self.masks.device)
         alone = {}
         for place in kept:
-            chances = enlarged(self.masks[place : place + 1], height, width)[0].sigmoid()
+            chances = self._chances(place, height, width)
             alone[place] = int((chances >= _INSIDE).sum())
             better = chances * scores[place] > best
             # Where nobody is sure, the winner takes the pixel from the others, and nobody has it.
@@ -86,4 +102,4 @@ class Queries:
         """(C, h, w) how much each pixel is of each class."""
         import torch
 
-        return torch.einsum("qc,qhw->chw", self.scores, self.masks.sigmoid())
+        return torch.einsum("qc,qhw->chw", self.scores, self._shown(self.masks).sigmoid())

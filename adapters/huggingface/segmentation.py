@@ -63,9 +63,8 @@ class Segmenter:
             return [self._semantic(maps, frame, context) for maps, frame in zip(whole, frames, strict=True)]
         found = []
         for place, frame in enumerate(frames):
-            height, width = self._prepare.share(inputs, place, frame)
-            rows, columns = max(1, round(masks.shape[-2] * height)), max(1, round(masks.shape[-1] * width))
-            queries = Queries.of(logits[place], masks[place][:, :rows, :columns], len(self._names))
+            share = self._prepare.share(inputs, place, frame)
+            queries = Queries.of(logits[place], masks[place], len(self._names), share)
             found.append(self._detections(queries, frame, context))
         return found
 
