@@ -76,4 +76,6 @@ def _settled(items: Sequence[Mapping[str, Any]], mutable: set[int]) -> list[dict
 
 
 def _item(sighting: Sighting | None) -> Mapping[str, Any]:
-    return sighting.item if sighting is not None and isinstance(sighting.item, Mapping) else {}
+    """CVAT's shape that a sighting was made of."""
+    shape: Mapping[str, Any] = getattr(sighting.item, "shape", None) or {} if sighting is not None else {}
+    return shape

@@ -2,6 +2,7 @@ import pytest
 
 from agent.domain import TaskAttribute, TaskLabel
 from agent.tracks.encode import encode_track
+from agent.tracks.gather import Stored
 from agent.tracks.keyframes import Keyframe, box_at, thin
 from agent.tracks.link import Sighting
 
@@ -57,15 +58,13 @@ def test_a_track_that_is_outside_at_a_border_is_not_drawn_there():
 
 def test_attributes_that_cannot_change_are_voted_on_and_others_are_told_at_each_keyframe():
     items = [
-        {
-            "attributes": [
-                {"spec_id": 1, "value": "blue" if k == 3 else "red"},
-                {"spec_id": 2, "value": str(k > 4).lower()},
-            ]
-        }
+        [{"spec_id": 1, "value": "blue" if k == 3 else "red"}, {"spec_id": 2, "value": str(k > 4).lower()}]
         for k in range(9)
     ]
-    bent = [Sighting(k, (float(10 * k % 50), 0.0, 60.0 + 10 * k % 50, 30.0), item=items[k]) for k in range(9)]
+    bent = [
+        Sighting(k, (float(10 * k % 50), 0.0, 60.0 + 10 * k % 50, 30.0), item=Stored(7, {"attributes": items[k]}, ()))
+        for k in range(9)
+    ]
     keyframes = thin(bent)
     part = encode_track(keyframes, LABEL, 0, 9)
     assert part["attributes"] == [{"spec_id": 1, "value": "red"}]

@@ -1,0 +1,141 @@
+"""`track`: the rectangles that a task holds become tracks, as a run of the ledger that can be taken back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from agent.cvat.session import Session
+from agent.cvat.uploads import JobUploads
+from agent.cvat.work import find_work
+from agent.errors import BadRequest, ConfigError, RequestCancelled
+from agent.ledger import Ledger
+from agent.linking import Linked, TrackOptions, link_task
+from agent.options import Target
+from agent.report import RunReport
+from agent.surroundings import ReadyModel, Surroundings
+
+MODEL = "track"
+"""What the ledger calls the model of such a run."""
+
+
+def link_target(
+    target: Target,
+    options: TrackOptions,
+    around: Surroundings,
+    *,
+    reidentifier: ReadyModel | None = None,
+    dry_run: bool = False,
+) -> RunReport:
+    """Links the rectangles of a task, a job or a project; BadRequest where there is nothing to link.
+
+    A job is changed as a whole, in one call that adds its tracks; its rectangles go after that.
+    """
+    with ExitStack() as stack:
+        session = stack.enter_context(around.open())
+        ledger = stack.enter_context(Ledger(around.ledger))
+        work = find_work(session, target)
+        linked = [link_task(session, ledger, part, options, around, reidentifier) for part in work]
+        report = _report(linked, dry=dry_run)
+        if not any(part.tracks for part in linked):
+            what = {"own": "that this program made and nobody changed (--of auto or all links more)"}.get(
+                options.of, ""
+            )
+            raise BadRequest(f"{target}: it holds no rectangles to link {what}".rstrip())
+        if dry_run:
+            return report
+        run = ledger.begin(
+            server=session.url,
+            user=session.user,
+            target=str(target),
+            model=MODEL,
+            model_version="1",
+            options=asdict(options),
+            frames={job: sorted({shape["frame"] for track in tracks for shape in track["shapes"]})
+                    for part in linked for job, tracks in part.tracks.items()},
+        )  # fmt: skip
+        report.run = run
+        stack.enter_context(ledger.hold(run))
+        around.started(run, ())
+        report.status = "failed"
+        try:
+            _upload(session, ledger, run, linked, options, around, report)
+            report.status = "done"
+        except (RequestCancelled, KeyboardInterrupt):
+            report.status = "interrupted"
+            raise
+        finally:
+            ledger.end(run, report.status, report.as_json())
+            around.ended(report)
+        return report
+
+
+def _upload(
+    session: Session,
+    ledger: Ledger,
+    run: str,
+    linked: Sequence[Linked],
+    options: TrackOptions,
+    around: Surroundings,
+    report: RunReport,
+) -> None:
+    def wait(seconds: float) -> None:
+        if around.stop.wait(seconds):
+            raise RequestCancelled("interrupted while the server did not answer")
+
+    jobs = list(_jobs(linked))
+    for done, (part, job) in enumerate(jobs, 1):
+        if around.stop.is_set():
+            raise RequestCancelled(f"interrupted after {done - 1} of {len(jobs)} jobs")
+        tracks, gone = part.tracks.get(job, []), [] if options.keep_shapes else part.gone.get(job, [])
+        if gone:
+            report.notes.append(f"backup      job {job}: {_backup(ledger, session, job, part.stored[job])}")
+        uploads = JobUploads(session, ledger, run, job, wait=wait, keep_changed=options.of == "own")
+        frames = sorted({shape["frame"] for track in tracks for shape in track["shapes"]})
+        uploads.add(frames, {"tags": [], "shapes": [], "tracks": tracks}, [("shapes", number) for number in gone])
+        uploads.settle()
+        report.removed += uploads.removed
+        around.progress(done, len(jobs))
+
+
+def _jobs(linked: Sequence[Linked]) -> Iterator[tuple[Linked, int]]:
+    for part in linked:
+        for job in part.work.jobs:
+            if part.tracks.get(job.id) or part.gone.get(job.id):
+                yield part, job.id
+
+
+def _backup(ledger: Ledger, session: Session, job: int, stored: Mapping[str, Any]) -> Path:
+    """Keeps what a job held, in the form that CVAT's API takes back: undoing the run does not bring rectangles back."""
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
+    path = ledger.path.parent / "backups" / f"job-{job}-{stamp}.json"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"server": session.url, "job": job, "annotations": stored}), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"track: the backup of job {job} cannot be written: {error}") from error
+    return path
+
+
+def _report(linked: Sequence[Linked], *, dry: bool) -> RunReport:
+    report = RunReport(dry=dry)
+    for part in linked:
+        for label, (tracks, rectangles) in part.by_label.items():
+            report.annotations[label] += tracks
+            report.notes.append(
+                f"linked      task {part.work.task_id}, {label}: {rectangles} rectangles to {tracks} tracks"
+            )
+        if part.left:
+            report.notes.append(f"note        task {part.work.task_id}: {part.left} shapes are no upright rectangles")
+        report.total += len(
+            {shape["frame"] for tracks in part.tracks.values() for t in tracks for shape in t["shapes"]}
+        )
+        if dry:
+            report.removed += sum(map(len, part.gone.values()))
+    report.done = report.total
+    return report

@@ -1,0 +1,160 @@
+"""`track`: rectangles on the server become tracks there, and can be had back."""
+
+import json
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from agent.cli import command
+from agent.cvat.annotations_api import create, get_annotations
+from agent.cvat.work import find_work
+from agent.existing import shapes_by_frame
+from agent.options import Target
+from agent.tracks.keyframes import box_at, thin
+from agent.tracks.link import LinkOptions, Sighting, link
+from tests.support.material import make_video_task
+from tests.support.sequences import sequence
+
+FRAMES = 90
+LABELS = [{"name": "person", "type": "rectangle"}, {"name": "car", "type": "rectangle"}]
+
+
+@pytest.fixture
+def cli(sandbox, tmp_path):
+    def run(*words, code=0):
+        args = [*words, "--server-host", sandbox.url, "--auth", "bot:secret", "--ledger", tmp_path / "ledger.sqlite3"]
+        done = CliRunner().invoke(command, [str(word) for word in args])
+        if code == 0 and done.exception is not None and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        return done
+
+    return run
+
+
+class Scene:
+    """A video task on which a detector's rectangles lie, job by job."""
+
+    def __init__(self, session, seed=1, source="auto", **task):
+        self.session, self.found = session, sequence(seed, frames=FRAMES, things=6)
+        self.task = make_video_task(session, frames=FRAMES, labels=LABELS, **task)
+        (self.work,) = find_work(session, Target("task", self.task))
+        self.ids = {label.name: label.id for label in self.work.labels}
+        for job in self.work.jobs:
+            shapes = [
+                {
+                    "type": "rectangle", "frame": d.frame, "label_id": self.ids[d.label], "source": source,
+                    "points": [round(float(v), 2) for v in d.box], "score": round(d.score, 3),
+                }
+                for d in self.found.detections
+                if d.frame in job.frames
+            ]  # fmt: skip
+            create(session, job.id, {"tags": [], "shapes": shapes, "tracks": []})
+
+    def stored(self, job):
+        return get_annotations(self.session, job.id)
+
+    def expected(self):
+        """By frame, (label id, box) of all tracks, as linking by itself gives them."""
+        boxes = defaultdict(list)
+        for label, number in self.ids.items():
+            seen = [
+                Sighting(d.frame, tuple(round(float(v), 2) for v in d.box), round(d.score, 3))
+                for d in self.found.detections
+                if d.label == label
+            ]
+            for track in link(seen, LinkOptions()):
+                keyframes = thin(track)
+                for frame in range(FRAMES):
+                    if (box := box_at(keyframes, frame)) is not None:
+                        boxes[frame].append((number, box))
+        return boxes
+
+
+@pytest.mark.parametrize(
+    "task",
+    [{}, {"segment_size": 40, "overlap": 5}, {"segment_size": 30, "overlap": 0}],
+    ids=["one job", "overlap", "cut"],
+)
+def test_every_job_shows_its_part_of_every_track(session, cli, task):
+    scene = Scene(session, **task)
+    before = {job.id: len(scene.stored(job)["shapes"]) for job in scene.work.jobs}
+    done = cli("track", "--task", scene.task, "--of", "auto")
+    assert "linked      task" in done.stdout
+    expected, left = scene.expected(), 0
+    for job in scene.work.jobs:
+        stored = scene.stored(job)
+        left += len(stored["shapes"])
+        assert len(stored["shapes"]) < before[job.id] / 2  # what is left is noise
+        drawn = shapes_by_frame({"tracks": stored["tracks"]}, job.stop)
+        for frame in range(job.start, job.stop + 1):
+            there = sorted((shape["label_id"], tuple(shape["points"])) for shape in drawn.get(frame, ()))
+            wanted = sorted(expected[frame])
+            assert [label for label, _ in there] == [label for label, _ in wanted]
+            for (_, one), (_, other) in zip(there, wanted, strict=True):
+                assert np.abs(np.subtract(one, other)).max() < 0.1
+        assert all(track["source"] == "auto" for track in stored["tracks"])
+    assert left > 0
+
+
+def test_undone_and_restored_the_job_is_as_before(session, cli, tmp_path):
+    scene = Scene(session, segment_size=50, overlap=0)
+    before = [scene.stored(job)["shapes"] for job in scene.work.jobs]
+    report = tmp_path / "report.json"
+    cli("track", "--task", scene.task, "--of", "all", "--report", report)
+    told = json.loads(report.read_text())
+    cli("runs", "undo", told["run"])
+    assert all(scene.stored(job)["tracks"] == [] for job in scene.work.jobs)
+    backups = [
+        json.loads(Path(note.split(": ", 1)[1]).read_text()) for note in told["notes"] if note.startswith("backup")
+    ]
+    kept = {backup["job"]: backup["annotations"]["shapes"] for backup in backups}
+    assert [kept[job.id] for job in scene.work.jobs] == before
+
+
+def test_by_default_only_what_this_program_made_is_linked(session, cli):
+    scene = Scene(session, source="manual")
+    done = cli("track", "--task", scene.task, code=2)
+    assert "it holds no rectangles to link that this program made" in str(done.exception)
+    done = cli("track", "--task", scene.task, "--of", "auto", code=2)
+    assert "holds no rectangles to link" in str(done.exception)
+    assert scene.stored(scene.work.jobs[0])["tracks"] == []
+
+
+def test_kept_shapes_one_label_and_a_dry_run(session, cli):
+    scene = Scene(session)
+    (job,) = scene.work.jobs
+    before = scene.stored(job)
+    dry = cli("track", "--task", scene.task, "--of", "auto", "--dry-run")
+    assert "would be removed" in dry.stdout
+    assert scene.stored(job) == before
+    cli("track", "--task", scene.task, "--of", "auto", "--label", "car", "--keep-shapes")
+    after = scene.stored(job)
+    assert len(after["shapes"]) == len(before["shapes"])
+    assert {track["label_id"] for track in after["tracks"]} == {scene.ids["car"]}
+    wrong = cli("track", "--task", scene.task, "--label", "bus", code=2)
+    assert "it has no label 'bus', allowed: person, car" in str(wrong.exception)
+
+
+def test_looks_are_asked_of_a_reidentifier(session, cli, assets):
+    scene = Scene(session)
+    model = f"local:{assets}/weights/osnet_x0_25_msmt17.onnx"
+    words = ["--of", "auto", "--label", "person", "--dry-run", "--reid", model, "-p", "kind=reid"]
+    done = cli("track", "--task", scene.task, *words)
+    assert "person" in done.stdout
+    other = f"local:{assets}/weights/yolox_nano_416.onnx"
+    done = cli("track", "--task", scene.task, "--of", "auto", "--reid", other, code=4)
+    assert "of the kind detector, allowed here: reid" in str(done.exception)
+
+
+@pytest.mark.parametrize("where", ["before", "after"])
+def test_faults_double_nothing(sandbox, session, cli, where):
+    scene = Scene(session, segment_size=30, overlap=0)
+    clean = Scene(session, segment_size=30, overlap=0)
+    cli("track", "--task", clean.task, "--of", "auto")
+    sandbox.faults.add(path="/annotations", status=500, when=where, probability=0.3, seed=4)
+    cli("track", "--task", scene.task, "--of", "auto")
+    for one, other in zip(clean.work.jobs, scene.work.jobs, strict=True):
+        assert len(clean.stored(one)["tracks"]) == len(scene.stored(other)["tracks"])
