@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from adapters._onnx.nanotrack import NanoTracker
-from adapters._onnx.options import RUNNING, running, share
+from adapters._onnx.options import RUNNING, at_least, running, share
 from adapters._opencv.faces import FaceDetector
+from adapters._opencv.grabcut import GrabCut
+from adapters._opencv.scissors import Scissors
 from adapters._opencv.trackers import OpencvTracker
 from agent.contract import ConfigError, Model, ModelNotFound
 
@@ -24,6 +26,7 @@ def load(
     backbone: str | None = None,
     head: str | None = None,
     lost_below: float | None = None,
+    rounds: int | None = None,
     providers: list[str] | None = None,
     threads: int | None = None,
 ) -> Model:
@@ -53,10 +56,17 @@ def _tracker(owner: str, device: str, given: Mapping[str, Any]) -> OpencvTracker
     return OpencvTracker(owner.partition(":")[2])
 
 
+def _grabcut(owner: str, device: str, given: Mapping[str, Any]) -> GrabCut:
+    at_least(owner, "rounds", given.get("rounds", 1), 1)
+    return GrabCut(**given)
+
+
 _Make = Callable[[str, str, Mapping[str, Any]], Model]
 
 _MODELS: dict[str, tuple[_Make, tuple[str, ...]]] = {
     "face": (lambda owner, device, given: FaceDetector(**given), ("eyes", "min_size", "scale_step", "neighbours")),
+    "grabcut": (_grabcut, ("rounds",)),
+    "scissors": (lambda owner, device, given: Scissors(), ()),
     "mil": (_tracker, ()),
     "csrt": (_tracker, ()),
     "kcf": (_tracker, ()),

@@ -25,6 +25,8 @@ class Case:
 
 MODELS = {
     "two graphs": Case("local:promptseg_encoder_384.onnx", {"decoder": "promptseg_decoder.onnx"}),
+    "grabcut": Case("opencv:grabcut"),
+    "scissors": Case("opencv:scissors"),
 }
 
 

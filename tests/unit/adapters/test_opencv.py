@@ -59,7 +59,7 @@ def test_options():
     assert found_in(portrait(), min_size=400) == []
     with pytest.raises(ConfigError, match=r"scale_step: got 1.0"):
         load_model("opencv:face", options={"scale_step": 1})
-    with pytest.raises(ModelNotFound, match="unknown model, allowed: face, mil"):
+    with pytest.raises(ModelNotFound, match="unknown model, allowed: face, grabcut"):
         load_model("opencv:nose")
 
 
