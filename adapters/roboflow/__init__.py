@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from adapters.roboflow.forms import Task
-from adapters.roboflow.options import HOSTED, MaskForm, Options, Transport
+from adapters.roboflow.options import MaskForm, Options, Transport
 from adapters.roboflow.reference import parse_name
 from agent.contract import Detector
 
@@ -18,7 +18,7 @@ def load(
     name: str,
     *,
     device: str,
-    url: str = HOSTED,
+    url: str | None = None,
     api_key_env: str = "ROBOFLOW_API_KEY",
     api_key_in: Transport = "header",
     platform_url: str | None = None,
@@ -47,9 +47,10 @@ def load(
     lossless: bool = False,
     max_size: int = 0,
 ) -> Detector:
-    """The model or workflow that a name names, at the server `url`. What the options mean stands in docs/models.md.
+    """The model or workflow that a name names, at the server `url`, or at Roboflow where there is none.
 
-    `device` is the server's own matter. `api_key_env` is the NAME of the environment variable that has the key.
+    What the options mean stands in docs/models.md. `device` is the server's own matter. `api_key_env` is the NAME of
+    the environment variable that has the key.
     """
     given = {option: value for option, value in locals().items() if option not in ("name", "device")}
     reference = parse_name(name)

@@ -17,6 +17,7 @@ from inference_sdk.http.entities import ModelDescription
 from inference_sdk.http.errors import HTTPClientError
 from inference_sdk.http.utils.aliases import resolve_roboflow_model_alias
 from inference_sdk.http.utils.request_building import RequestData
+from inference_sdk.regions import resolve_roboflow_service_url
 
 from adapters.roboflow.calls import Answer, Calls
 from adapters.roboflow.pictures import Picture
@@ -24,7 +25,8 @@ from adapters.roboflow.refusals import CallFailed
 from agent.contract import BadPrediction, ModelLoadFailed, ModelNotFound
 
 PLATFORM = RF_API_BASE_URL
-"""Where projects and their classes are told; ROBOFLOW_REGION and RF_API_BASE_URL choose another one."""
+"""Where projects and their classes are told. ROBOFLOW_REGION chooses another one, and another HOSTED with it."""
+HOSTED = resolve_roboflow_service_url("serverless")
 _SENDS = "_execute_infer_from_api_request"
 
 

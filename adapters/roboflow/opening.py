@@ -11,7 +11,7 @@ import numpy as np
 from adapters.roboflow.about import About, as_task, from_options, from_platform, learn
 from adapters.roboflow.answers import Reading
 from adapters.roboflow.calls import Calls, Limits
-from adapters.roboflow.client import PLATFORM, Server
+from adapters.roboflow.client import HOSTED, PLATFORM, Server
 from adapters.roboflow.detector import LOWEST, Predictor, RemoteDetector
 from adapters.roboflow.forms import Task, Told, classes_in
 from adapters.roboflow.memory import Memory
@@ -53,6 +53,7 @@ class _Opening:
     def __init__(self, reference: Reference, options: Options, calls: Calls, platform: Calls) -> None:
         self._reference, self._options, self._calls, self._platform = reference, options, calls, platform
         self._owner = reference.owner
+        self._url: str = (options.url or HOSTED).rstrip("/")
         self._server: Server | None = None
         self._predictor: Predictor
         if reference.is_workflow:
@@ -63,11 +64,11 @@ class _Opening:
                 options.threshold_input,
                 options.workflow_version,
             )
-            self._predictor = Workflow(calls, options.address, reference, wishes)
+            self._predictor = Workflow(calls, self._url, reference, wishes)
         else:
             self._predictor = self._server = Server(
                 calls,
-                options.address,
+                self._url,
                 reference.model_id,
                 disable_active_learning=not options.active_learning,
                 iou_threshold=options.nms_iou,
@@ -98,7 +99,7 @@ class _Opening:
             "version": about.version or self._name(),
             "task": about.task or "told by each answer",
             "labels from": about.labels_from,
-            "runs on": options.address + (f", {software}" if software else ""),
+            "runs on": self._url + (f", {software}" if software else ""),
         }
         return RemoteDetector(
             self._predictor, [self._calls], reading, options.upload, in_flight=options.in_flight, facts=facts
@@ -115,7 +116,7 @@ class _Opening:
         if self._server and self._server.task:
             task = as_task(self._server.task)
         known = from_options(options.task or task, options.class_names(self._owner), options.keypoints, self._owner)
-        identity = [options.address, options.output or "", self._owner]
+        identity = [self._url, options.output or "", self._owner]
         return learn(known, self._owner, self, Memory(*identity), self._fingerprint())
 
     # ------------------------------------------------------------ Sources

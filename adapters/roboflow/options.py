@@ -16,7 +16,6 @@ from adapters.roboflow.reference import Reference
 from adapters.roboflow.refusals import Key
 from agent.contract import ConfigError
 
-HOSTED = "https://serverless.roboflow.com"
 Transport: TypeAlias = Literal["header", "body"]
 MaskForm: TypeAlias = Literal["polygon", "rle"]
 
@@ -29,7 +28,7 @@ _LEAST = {"in_flight": 1, "top_k": 1, "smallest_region": 1, "max_detections": 1,
 class Options:
     """The options of `load`, as they are given."""
 
-    url: str
+    url: str | None
     api_key_env: str
     api_key_in: Transport
     platform_url: str | None
@@ -64,13 +63,10 @@ class Options:
         return Upload(self.quality, self.lossless, self.max_size)
 
     @property
-    def address(self) -> str:
-        """The server's address, without a slash at the end."""
-        return self.url.rstrip("/")
-
-    @property
     def is_hosted(self) -> bool:
         """Whether the server is Roboflow's own, which wants a key and has no list of loaded models."""
+        if self.url is None:
+            return True
         host = urlsplit(self.url).hostname or ""
         return host.endswith((".roboflow.com", ".roboflow.eu", ".roboflow.one", ".roboflow-eu.one"))
 
@@ -91,9 +87,9 @@ class Options:
         if not 0 < self.timeout < 86400:
             raise ConfigError(f"{owner}: timeout: got {self.timeout:g}, allowed: more than 0 seconds")
         self.upload.check(owner)
-        _check_address(self.url, f"{owner}: url")
-        if self.platform_url is not None:
-            _check_address(self.platform_url, f"{owner}: platform_url")
+        for name in ("url", "platform_url"):
+            if (value := getattr(self, name)) is not None:
+                _check_address(value, f"{owner}: {name}")
 
     def key(self, owner: str) -> Key:
         """The API key; ConfigError where the server surely wants one and there is none."""

@@ -349,8 +349,9 @@ class TestLoading:
 
     def test_roboflow_itself_wants_a_key_before_any_request(self, load, monkeypatch):
         monkeypatch.delenv("ROBOFLOW_API_KEY")
-        with pytest.raises(ConfigError, match="ROBOFLOW_API_KEY is not set"):
-            load(url="https://serverless.roboflow.com")
+        for url in (None, "https://serverless.roboflow.com", "https://detect.roboflow.com"):
+            with pytest.raises(ConfigError, match="ROBOFLOW_API_KEY is not set"):
+                load(url=url)
         with pytest.raises(ConfigError, match="OTHER_KEY is not set"):
             load(api_key_in="body", api_key_env="OTHER_KEY")
 
@@ -430,3 +431,11 @@ def test_the_sdk_is_imported_when_a_model_is_loaded_and_not_before():
         [sys.executable, "-W", "error", "-c", code], cwd=ROOT, capture_output=True, text=True, env=os.environ
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("region", "ending"), [("us", ".roboflow.com"), ("eu", ".roboflow.eu")])
+def test_the_region_moves_the_server_and_the_platform_together(region, ending):
+    code = "from adapters.roboflow.client import HOSTED, PLATFORM; print(HOSTED, PLATFORM)"
+    environment = {**os.environ, "ROBOFLOW_REGION": region}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert done.stdout.split() == [f"https://serverless{ending}", f"https://api{ending}"], done.stderr
