@@ -100,15 +100,23 @@ class ServerUnavailable(ServerError):
 
     `maybe_done`: the server may have done the work although it did not say so. `may_go_on`: it may still be working on
     it, because the connection broke or a proxy gave up. `retry_after`: seconds that it asks to be left alone.
+    `status`: the HTTP status of the last answer, None where there was none.
     """
 
     def __init__(
-        self, message: str, *, maybe_done: bool = True, may_go_on: bool = True, retry_after: float | None = None
+        self,
+        message: str,
+        *,
+        maybe_done: bool = True,
+        may_go_on: bool = True,
+        retry_after: float | None = None,
+        status: int | None = None,
     ) -> None:
         super().__init__(message)
         self.maybe_done = maybe_done
         self.may_go_on = may_go_on
         self.retry_after = retry_after
+        self.status = status
 
 
 class ServerRefused(ServerError):

@@ -16,7 +16,7 @@ from agent.cvat.chunks import BadFrame
 from agent.cvat.session import Session
 from agent.cvat.work import JobWork, TaskWork
 from agent.domain import Frame, Roi
-from agent.errors import BadRequest
+from agent.errors import BadRequest, LabelMismatch
 from agent.existing import Item, occupied_frames
 from agent.filters import Filters
 from agent.label_map import load_label_map
@@ -164,6 +164,8 @@ def request_plan(
 
     Without a mapping, labels are matched as everywhere. LabelMismatch where nothing has a place in the task.
     """
+    if mapping is not None and not mapping:
+        raise LabelMismatch("mapping: it is empty, no label of the model is to become one of the task's")
     known = load_label_map(label_map) if label_map else None
     match = match_labels(
         model.labels, part.labels, request=mapping, label_map=known, only_requested=mapping is not None

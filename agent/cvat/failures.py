@@ -88,7 +88,11 @@ class Failure(Exception):
             return ServerRefused(f"{what}: {self}", status=self.status)
         times = f" ({tries} tries)" if tries > 1 else ""
         return ServerUnavailable(
-            f"{what}: {self}{times}", maybe_done=maybe_done, may_go_on=self.may_go_on, retry_after=self.after
+            f"{what}: {self}{times}",
+            maybe_done=maybe_done,
+            may_go_on=self.may_go_on,
+            retry_after=self.after,
+            status=self.status,
         )
 
 

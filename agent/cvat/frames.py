@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 
 from agent.cvat.chunks import BadFrame, Chunk, chunks_of, decode_chunk, download
 from agent.cvat.session import Session
-from agent.cvat.single_frames import fetch_frame
+from agent.cvat.single_frames import SERVER_ERROR, fetch_frame, one_by_one
 from agent.cvat.work import JobWork
 from agent.domain import Frame
+from agent.errors import ServerUnavailable
 
 __all__ = ["BadFrame", "ChunkFrames", "fetch_frame"]
 
@@ -38,8 +39,10 @@ class ChunkFrames:
         downloads: int = 2,
         decoders: int = 2,
         ahead_bytes: int = AHEAD_BYTES,
+        digests: bool = False,
     ) -> None:
         self._session = session
+        self._digests = digests
         self._quality = quality
         self._downloads, self._decoders = downloads, decoders
         self._ahead_bytes = ahead_bytes
@@ -54,6 +57,8 @@ class ChunkFrames:
         reading = _Reading(
             deque(chunks_of(wanted)),
             lambda chunk, stop: download(self._session, chunk, self._quality, stop),
+            lambda chunk, content: decode_chunk(chunk, content, digests=self._digests),
+            lambda chunk, why, stop: one_by_one(self._session, chunk, why, stop),
             limit=self._ahead_bytes,
             waiting_chunks=self._downloads,
         )
@@ -83,6 +88,8 @@ class _Lane:
 
     chunk: Chunk
     content: bytes | None = None
+    refused: ServerUnavailable | None = None
+    """Why the server cannot make the chunk as a whole."""
     frames: deque[Frame | BadFrame] = field(default_factory=deque)
     decoding: bool = False
     ended: bool = False
@@ -100,11 +107,12 @@ class _Reading:
         self,
         chunks: deque[Chunk],
         fetch: Callable[[Chunk, threading.Event], bytes],
+        fetch_singly: Callable[[Chunk, ServerUnavailable, threading.Event], Iterator[Frame | BadFrame]],
         *,
         limit: int,
         waiting_chunks: int,
     ) -> None:
-        self._left, self._fetch = chunks, fetch
+        self._left, self._fetch, self._fetch_singly = chunks, fetch, fetch_singly
         self._limit = limit
         self._waiting_chunks = waiting_chunks  # how many may be on their way or lie undecoded
         self._changed = threading.Condition()
@@ -164,25 +172,33 @@ class _Reading:
 
     def _download(self) -> None:
         while (lane := self._begin(self._room_for_chunk, self._new_lane)) is not None:
+            refused, content = None, b""
             try:
                 content = self._fetch(lane.chunk, self._stop)
             except BaseException as error:  # raised where the frames are asked for
-                self._end(lane, error)
-                return
+                if not (isinstance(error, ServerUnavailable) and error.status == SERVER_ERROR):
+                    self._end(lane, error)
+                    return
+                refused = error
             with self._changed:
-                lane.content = content
+                lane.content, lane.refused = content, refused
                 self._changed.notify_all()
 
     def _decode(self) -> None:
         while (lane := self._begin(self._next_decodable, self._to_decode)) is not None:
             content, lane.content = lane.content or b"", None
             try:
-                for frame in decode_chunk(lane.chunk, content):
+                for frame in self._frames(lane, content):
                     if not self._put(lane, frame):
                         return
                 self._end(lane)
             except BaseException as error:  # as above
                 self._end(lane, error)
+
+    def _frames(self, lane: _Lane, content: bytes) -> Iterator[Frame | BadFrame]:
+        if lane.refused is not None:
+            return self._fetch_singly(lane.chunk, lane.refused, self._stop)
+        return decode_chunk(lane.chunk, content)
 
     def _begin(self, may: Callable[[], bool], begin: Callable[[], _Lane | None]) -> _Lane | None:
         """What a thread is to do next, once it may; None when there is nothing left."""

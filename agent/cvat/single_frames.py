@@ -3,35 +3,64 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from agent.cvat.chunks import BadFrame
+from agent.cvat.chunks import BadFrame, Chunk
 from agent.cvat.decode import BadPicture, decode_picture
 from agent.cvat.session import Session
 from agent.cvat.work import JobWork
 from agent.domain import Frame
-from agent.errors import BadRequest
+from agent.errors import BadRequest, ServerUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+log = logging.getLogger(__name__)
+
+SERVER_ERROR = 500
+SINGLE_RETRIES = 2
 KEEP_SECONDS = 900.0
 """A picture hardly ever changes, but it can: CVAT may show another one for a frame of known truth."""
 
 
 def fetch_frame(session: Session, job: JobWork, number: int, *, quality: str = "original") -> Frame | BadFrame:
     """One frame by itself; ten times slower than by the chunk, but at once."""
-    content = _download(session, job, number, quality)
-    try:
-        return _decoded(content, job, number)
-    except BadPicture as error:
-        return BadFrame(number, job.name_of(number), str(error))
+    return _frame_or_why(_download(session, job, number, quality), job, number)
+
+
+def one_by_one(
+    session: Session, chunk: Chunk, why: ServerUnavailable, stop: threading.Event
+) -> Iterator[Frame | BadFrame]:
+    """The wanted frames of a chunk that the server cannot make (`why`): a corrupt picture costs the server the chunk.
+
+    Raises `why` where the server can give none of them.
+    """
+    log.info("%s: %s; its frames are fetched one by one", chunk, why)
+    failed: list[BadFrame] = []
+    given = False
+    for number, _ in chunk.wanted:
+        try:
+            # The original is handed out as it was uploaded; we can see for ourselves that it is no picture.
+            content = _download(session, chunk.job, number, "original", retries=SINGLE_RETRIES, stop=stop)
+        except ServerUnavailable as error:
+            if error.status != SERVER_ERROR:
+                raise
+            failed.append(BadFrame(number, chunk.job.name_of(number), "the server cannot give it (status 500)"))
+            continue
+        given = True
+        yield from failed
+        failed = []
+        yield _frame_or_why(content, chunk.job, number)
+    if failed and not given:
+        raise why
+    yield from failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +103,7 @@ class FrameCache:
         """A frame of a job. BadRequest where it is no picture, ServerError where it cannot be had."""
         with self._slot((job.id, number)) as slot:
             if slot.kept is None or self._clock() - slot.fetched >= self._keep:
-                content = _download(self._session, job, number, self._quality)
+                content = self._fetch(job, number)
                 digest = hashlib.blake2b(content, digest_size=16).hexdigest()
                 try:
                     found = KeptFrame(_decoded(content, job, number), digest)
@@ -88,6 +117,15 @@ class FrameCache:
         with self._lock:
             self._limit = limit
             self._make_room()
+
+    def _fetch(self, job: JobWork, number: int) -> bytes:
+        try:
+            return _download(self._session, job, number, self._quality, retries=SINGLE_RETRIES)
+        except ServerUnavailable as error:
+            if error.status != SERVER_ERROR:
+                raise
+        # A picture that the server cannot compress can still be what we can read, or tell why not.
+        return _download(self._session, job, number, "original")
 
     @contextmanager
     def _slot(self, key: tuple[int, int]) -> Iterator[_Slot]:
@@ -120,9 +158,16 @@ def _size(kept: KeptFrame | None) -> int:
     return int(kept.frame.image.nbytes) if kept is not None else 0
 
 
-def _download(session: Session, job: JobWork, number: int, quality: str) -> bytes:
+def _download(session: Session, job: JobWork, number: int, quality: str, **how: Any) -> bytes:
     query = {"type": "frame", "number": number, "quality": quality}
-    return session.request("GET", f"/api/jobs/{job.id}/data", query=query).body
+    return session.request("GET", f"/api/jobs/{job.id}/data", query=query, **how).body
+
+
+def _frame_or_why(content: bytes, job: JobWork, number: int) -> Frame | BadFrame:
+    try:
+        return _decoded(content, job, number)
+    except BadPicture as error:
+        return BadFrame(number, job.name_of(number), str(error))
 
 
 def _decoded(content: bytes, job: JobWork, number: int) -> Frame:

@@ -14,6 +14,7 @@ from agent.descriptions import Description
 from agent.doors import Shared
 from agent.doors.queue import QueueDoor
 from agent.registration import Registrar
+from agent.sandbox.queue import OVER, enqueue
 from agent.service_config import ModelSettings, QueueSettings, ServiceSettings
 from tests.support.doors import shared
 from tests.support.models import loader
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import httpx
 
     from agent.sandbox import Sandbox
+    from agent.sandbox.records import QueuedRequest
 
 FAST = QueueSettings(poll_seconds=0.3, heartbeat_seconds=0.1)
 
@@ -60,6 +62,19 @@ class Serving:
     def calling(self, model: str | None = None, **body: Any) -> Calling:
         """The same, in a thread."""
         return Calling(lambda: self.call(model, **body))
+
+    def enqueue(self, params: Any, category: str = "interactive", model: str | None = None) -> QueuedRequest:
+        """Puts something into the queue that no person could order."""
+        state = self.sandbox.state
+        function = state.functions.get(self._function(model))
+        assert function is not None
+        with state.store.change():
+            return enqueue(state, function, category, params)
+
+    def settled(self, queued: QueuedRequest, seconds: float = 30) -> tuple[str, str | None]:
+        """Status and message of such a request, once it is over."""
+        until(lambda: queued.status in OVER, seconds)
+        return queued.status, queued.exc_info
 
     def shapes(self, task: int) -> list[dict[str, Any]]:
         found = self.client.get(f"/api/tasks/{task}/annotations").json()["shapes"]
