@@ -72,23 +72,27 @@ def polygon_of(mask: Mask, tolerance: float = 1.0) -> Polygon | None:
     return Polygon(tuple(float(value) for value in points.ravel()))
 
 
-def filled(shape: Mask | Polygon | Rectangle, height: int, width: int) -> NDArray[np.bool_]:
-    """The (height, width) bitmap of a shape on a frame; a polygon's by the even-odd rule."""
-    from PIL import Image, ImageDraw
-
-    if isinstance(shape, Mask):
-        bitmap = np.zeros((height, width), bool)
-        rows, columns = shape.bitmap.shape
-        top, left = max(0, shape.top), max(0, shape.left)
-        part = shape.bitmap[top - shape.top : height - shape.top, left - shape.left : width - shape.left]
-        bitmap[top : min(height, shape.top + rows), left : min(width, shape.left + columns)] = part
-        return bitmap
-    canvas = Image.new("1", (width, height))
+def filled(shape: Mask | Polygon, height: int, width: int) -> NDArray[np.bool_]:
+    """The (height, width) bitmap of a shape on a frame: the pixels whose centres lie inside a polygon."""
     if isinstance(shape, Polygon):
-        # PIL's polygons include the pixels of their line: half a pixel inward is where CVAT means it.
-        points = [value - 0.5 for value in shape.points]
-    else:
-        right, bottom = shape.right - 1, shape.bottom - 1
-        points = [shape.left, shape.top, right, shape.top, right, bottom, shape.left, bottom]
-    ImageDraw.Draw(canvas).polygon(points, fill=1)
-    return np.asarray(canvas, bool)
+        return _inside(shape, height, width)
+    bitmap = np.zeros((height, width), bool)
+    rows, columns = shape.bitmap.shape
+    top, left = max(0, shape.top), max(0, shape.left)
+    part = shape.bitmap[top - shape.top : height - shape.top, left - shape.left : width - shape.left]
+    bitmap[top : min(height, shape.top + rows), left : min(width, shape.left + columns)] = part
+    return bitmap
+
+
+def _inside(polygon: Polygon, height: int, width: int) -> NDArray[np.bool_]:
+    """Every edge that a row of pixels crosses turns inside into outside for all pixels to the right (even-odd rule)."""
+    turns = np.zeros((height, width + 1), np.int32)
+    x, y = np.asarray(polygon.points[0::2]), np.asarray(polygon.points[1::2])
+    for x0, y0, x1, y1 in zip(x, y, np.roll(x, -1), np.roll(y, -1), strict=True):
+        first, last = (int(np.clip(np.ceil(edge - 0.5), 0, height)) for edge in (min(y0, y1), max(y0, y1)))
+        if first < last:
+            rows = np.arange(first, last)
+            crossings = x0 + (rows + 0.5 - y0) / (y1 - y0) * (x1 - x0)
+            np.add.at(turns, (rows, np.clip(np.ceil(crossings - 0.5), 0, width).astype(int)), 1)
+    inside: NDArray[np.bool_] = np.cumsum(turns, axis=1)[:, :-1] % 2 == 1
+    return inside

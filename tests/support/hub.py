@@ -49,7 +49,7 @@ class Fault:
     """What goes wrong with the next `times` requests whose path has `where` in it."""
 
     status: int = 0
-    """The answer; 0 cuts the connection in the middle of the body."""
+    """The answer; 0 cuts the connection in the middle of the body, 200 sends other bytes than it says."""
     where: str = ""
     times: int = 1
 
@@ -118,7 +118,7 @@ class _Handler(BaseHTTPRequestHandler):
         authorization = self.headers.get("Authorization")
         self.owner.requests.append((self.command, path, authorization))
         fault = self.owner.fault_for(path)
-        if fault and fault.status:
+        if fault and fault.status not in (0, 200):
             return self._error(fault.status, headers={"Retry-After": "0"} if fault.status == 429 else {})
         if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(revision|tree)/(.+))?", path):
             name, what, revision = match[1], match[2], match[3] or "main"
@@ -135,10 +135,10 @@ class _Handler(BaseHTTPRequestHandler):
         if revision not in (*repository.revisions, repository.commit):
             return self._error(404, "RevisionNotFound")
         if "/resolve/" in path:
-            return self._file(repository, what or "", body, cut=fault is not None)
+            return self._file(repository, what or "", body, fault)
         return self._json(_tree(repository) if what == "tree" else _info(name, repository))
 
-    def _file(self, repository: Repository, name: str, body: bool, cut: bool) -> None:
+    def _file(self, repository: Repository, name: str, body: bool, fault: Fault | None) -> None:
         file = repository.folder / name
         if not file.is_file():
             self._error(404, "EntryNotFound")
@@ -157,7 +157,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if not body:
             return
-        if cut:
+        if fault and fault.status == 200:
+            self.wfile.write(bytes(byte ^ 1 for byte in content[start:]))
+        elif fault:
             self.wfile.write(content[start : start + (len(content) - start) // 2])
             self.wfile.flush()
             self.close_connection = True

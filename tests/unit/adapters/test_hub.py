@@ -33,7 +33,8 @@ for name, options in calls:
             from agent.models import load_model
             loaded = load_model(f"hf:{name}", device="cpu", options=options)
             frame = Frame(0, "f", np.zeros((40, 60, 3), np.uint8))
-            answer = ["ok", loaded.version, dict(loaded.facts), len(loaded.model.detect([frame], Context())[0])]
+            found = loaded.model.detect([frame], Context())[0] if loaded.kind == "detector" else []
+            answer = ["ok", loaded.version, dict(loaded.facts), len(found)]
     except SidecarError as error:
         answer = [type(error).__name__, str(error)]
     print(json.dumps(answer))
@@ -192,6 +193,67 @@ def test_a_connection_that_breaks_is_resumed(ask, hub):
     hub.fail(0, where="model.safetensors", times=2)  # HEAD has no body to cut: the second is the GET
     (answer,) = ask(["some/model", {}])
     assert answer[0] == "ok"
+
+
+def test_a_download_that_came_damaged_is_not_kept(ask, hub):
+    """The right length, another content: found by its SHA-256, deleted, and fetched again the next time."""
+    hub.fail(200, where="resolve", times=99)
+    (first,) = ask(["some/model", {}])
+    assert first[0] == "ModelLoadFailed"
+    assert "model.safetensors came damaged (another SHA-256); try again" in first[1]
+    hub.faults.clear()
+    (second,) = ask(["some/model", {}])
+    assert second[0] == "ok"
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_hub_that_refuses(ask, hub, status):
+    hub.fail(status, where="/api/models", times=99)
+    (answer,) = ask(["some/model", {}])
+    assert answer[0] in ("ModelLoadFailed", "ModelNotFound")
+    assert "hf:some/model: " in answer[1]
+    assert "Traceback" not in answer[1]
+
+
+def test_a_mirror_without_the_weights(ask, hub):
+    """Half a repository: what is missing is named, not what broke."""
+    (hub.repositories["some/model"].folder / "model.safetensors").unlink()
+    (answer,) = ask(["some/model", {}])
+    assert answer == [
+        "ModelLoadFailed",
+        "hf:some/model: has no model.safetensors; pickled weights (pytorch_model.bin) are read with"
+        " allow_pickle = true",
+    ]
+
+
+def test_every_kind_of_model_comes_with_all_its_files(ask, hub, tmp_path):
+    """Tokenizers, vocabularies and generation settings as well as weights."""
+    pytest.importorskip("torch")
+    from tests.support import hub_models
+
+    kinds = {
+        "vit": {},
+        "mask2former": {"segments": "panoptic"},
+        "oneformer": {},
+        "grounding_dino": {"labels": ["cat"]},
+        "owl": {"labels": ["cat"]},
+        "trocr": {"max_length": 4},
+        "pp_ocr_detector": {"reader": "hf:team/pp_ocr_reader"},
+        "pp_ocr_reader": {},
+        "sam2": {"task": "tracking"},
+        "sam3": {"texts": True},
+    }
+    for kind in kinds:
+        folder = tmp_path / kind
+        folder.mkdir()
+        getattr(hub_models, kind)(folder)
+        hub.repositories[f"team/{kind}"] = Repository(folder)
+    hub.repositories["team/grounding_dino"].token = "hf_right"
+    calls = [[f"team/{kind}", {"token_env": "RIGHT", **options}] for kind, options in kinds.items()]
+    answers = ask(*calls, how="load", RIGHT="hf_right")
+    for kind, answer in zip(kinds, answers, strict=True):
+        assert answer[:2] == ["ok", hub.repositories[f"team/{kind}"].commit], answer
+        assert answer[2]["source"] == f"team/{kind}"
 
 
 @pytest.mark.timeout(180)

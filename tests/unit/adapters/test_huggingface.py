@@ -136,6 +136,96 @@ def test_truncated_weights(model):
         load(model)
 
 
+def test_weights_that_were_not_pulled(model):
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
+    (model / "model.safetensors").write_text(pointer)
+    with pytest.raises(ModelLoadFailed, match="is a pointer of Git LFS, not the weights: run `git lfs pull`"):
+        load(model)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x05\0\0\0\0\0\0\0hello", b"\x02\0\0\0\0\0\0\0[]"])
+def test_weights_that_are_none(model, content):
+    (model / "model.safetensors").write_bytes(content)
+    with pytest.raises(ModelLoadFailed, match=r"model\.safetensors is no safetensors file"):
+        load(model)
+
+
+def test_weights_in_several_files(model):
+    from safetensors.torch import load_file, save_file
+
+    weights = sorted(load_file(model / "model.safetensors").items())
+    (model / "model.safetensors").unlink()
+    names = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    for name, part in zip(names, (weights[::2], weights[1::2]), strict=True):
+        save_file(dict(part), model / name, metadata={"format": "pt"})
+    places = {key: name for name, part in zip(names, (weights[::2], weights[1::2]), strict=True) for key, _ in part}
+    index = {"metadata": {"total_size": 1}, "weight_map": places}
+    (model / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert load(model).kind == "detector"
+    (model / names[1]).unlink()
+    with pytest.raises(ModelLoadFailed, match=r"lacks model-00002-of-00002\.safetensors, one of the 2 files"):
+        load(model)
+    (model / "model.safetensors.index.json").write_text("[]")
+    with pytest.raises(ModelLoadFailed, match="is no index of weights"):
+        load(model)
+
+
+def test_weights_of_another_size(model):
+    change(model, "config.json", hidden_size=64)
+    with pytest.raises(ModelLoadFailed, match=r"hf:.*: transformers cannot load it: .*size|do not fit"):
+        load(model)
+
+
+def test_a_model_forced_to_do_what_it_cannot(whole):
+    with pytest.raises(ModelLoadFailed, match=r"hf:.*transformers cannot load it: .*AutoModelForImageClassification"):
+        load(whole, task="classification")
+
+
+@pytest.mark.parametrize(
+    ("card", "licence"),
+    [
+        ("---\nlicense: apache-2.0\n---\n", "apache-2.0"),
+        ("---\ntags:\n- x\nlicense: other\nlicense_name: 'sam-license'\n---\n", "sam-license"),
+        ("---\ntags: [x]\n---\nlicense: no\n", None),
+        ("no front matter", None),
+    ],
+)
+def test_the_licence_is_that_of_the_card(model, card, licence):
+    (model / "README.md").write_text(card)
+    assert load(model).facts.get("licence") == licence
+
+
+def test_a_vocabulary_that_uses_a_name_twice(tmp_path):
+    from tests.support import hub_models
+
+    hub_models.vit(tmp_path, **hub_models.named("crane", "dog", "crane"))
+    loaded = load(tmp_path, top_k=3)
+    assert [label.name for label in loaded.labels] == ["crane", "dog"]
+    frame = Frame(0, "f", np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8))
+    found = loaded.model.detect([frame], Context())[0]
+    assert sorted(one.label for one in found) == ["crane", "dog"]
+
+
+def test_a_reader_reads_what_a_detector_finds(tmp_path):
+    from tests.support import hub_models
+
+    detector, reader = tmp_path / "detector", tmp_path / "reader"
+    for place, make in ((detector, hub_models.pp_ocr_detector), (reader, hub_models.pp_ocr_reader)):
+        place.mkdir()
+        make(place)
+    loaded = load(detector, reader=f"hf:{reader}", label="line", attribute="says")
+    (label,) = loaded.labels
+    assert (label.name, [attribute.name for attribute in label.attributes]) == ("line", ["says"])
+    assert loaded.facts["read by"] == str(reader)
+    (found,) = loaded.model.detect(hub_models.pictures((60, 90)), Context())
+    assert found
+    assert all(set(one.attributes) == {"says"} for one in found)
+    with pytest.raises(ConfigError, match="reader: got 'local:x', allowed: hf:OWNER/NAME, or a folder"):
+        load(detector, reader="local:x")
+    with pytest.raises(ModelLoadFailed):
+        load(detector, reader=str(detector))
+
+
 def test_files_that_are_missing(model, tmp_path):
     (model / "preprocessor_config.json").unlink()
     with pytest.raises(ModelLoadFailed, match=r"no preprocessor_config\.json"):
