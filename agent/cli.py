@@ -17,8 +17,8 @@ COMMANDS = {
     "labels": "See how a model's labels match a task's.",
     "models": "See what a model reference stands for.",
     "runs": "List, show, undo and resume runs.",
-    "serve": "Serve models to CVAT until interrupted.",
     "sandbox": "Run the CVAT stand-in on its own.",
+    "serve": "Serve models to CVAT until interrupted.",
     "track": "Link the rectangles of a task to tracks.",
 }
 """Name -> help: `cvat-sidecar --help` must not import the commands."""

@@ -7,11 +7,8 @@ from typing import Any
 
 from agent.service_config import Config
 
-FIXED = {
-    "service": ("host", "port", "state_dir", "batch_lanes", "interactive_lanes"),
-    "gateway": ("host", "port", "direct_ports"),
-}
-"""Keys that a running process cannot change: what they stand for is open, or shared out."""
+FIXED = ("host", "port", "state_dir", "batch_lanes", "interactive_lanes")
+"""Keys of [service] that a running process cannot change: what they stand for is open, or shared out."""
 
 
 def changes(old: Config, new: Config) -> list[str]:
@@ -34,14 +31,10 @@ def changes(old: Config, new: Config) -> list[str]:
 
 def in_effect(old: Config, new: Config) -> tuple[Config, list[str]]:
     """The new settings as far as a running process can take them, and the keys that have to wait for a restart."""
-    waiting = []
-    for table, keys in FIXED.items():
-        before, after = getattr(old, table), getattr(new, table)
-        if before is None or after is None:
-            continue
-        kept = {key: getattr(before, key) for key in keys if getattr(before, key) != getattr(after, key)}
-        waiting += [f"{table}.{key}" for key in kept]
-        new = dataclasses.replace(new, **{table: dataclasses.replace(after, **kept)})
+    before, after = old.service, new.service
+    kept = {key: getattr(before, key) for key in FIXED if getattr(before, key) != getattr(after, key)}
+    waiting = [f"service.{key}" for key in kept]
+    new = dataclasses.replace(new, service=dataclasses.replace(after, **kept))
     if old.server != new.server:
         waiting.append("cvat")
         new = dataclasses.replace(new, server=old.server)

@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 from agent.activity import RequestRecord
 from agent.doors import Door, Shared
 from agent.memory import resident_bytes
+from agent.readiness import health_of
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0)
@@ -99,7 +100,7 @@ class _Now(Collector):
         yield _gauge("embeddings_limit_bytes", "What they may keep.", (), [((), embeddings.limit)])
         yield _gauge("resident_bytes", "Memory that the process holds.", (), [((), resident_bytes())])
         yield _gauge("start_time_seconds", "When it began, since the epoch.", (), [((), self._began)])
-        health = [((door.name,), float(door.health().ok)) for door in self._doors()]
+        health = [((door.name,), float(health_of(door).ok)) for door in self._doors()]
         yield _gauge("door_healthy", "Whether a door can do its work.", ("door",), health)
 
     def _model_metrics(self) -> Iterator[Metric]:

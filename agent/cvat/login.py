@@ -62,6 +62,11 @@ def authorization(settings: ServerSettings, post: Callable[[str, Mapping[str, An
     return {"Authorization": f"Token {key}"}
 
 
+def has_login(settings: ServerSettings) -> bool:
+    """Whether it is said who we are; whether that is right, only the server knows."""
+    return bool(settings.token or (settings.user and settings.password) or _profile_token(settings))
+
+
 def renewable(settings: ServerSettings) -> bool:
     """Whether another login can give another token."""
     return not settings.token and settings.password is not None and _profile(settings) is None
