@@ -38,7 +38,7 @@ def test_a_task_is_annotated(sandbox, session, make):
         assert left_edges(shapes) == [(n, n) for n in range(10)]
         assert {(s["source"], s["score"], s["type"]) for s in shapes} == {("auto", 0.9, "rectangle")}
         assert sorted(n for call in finder.calls for n in call) == list(range(10))
-        (record,) = served.shared.activity.finished()
+        (record,) = served.finished()
         assert (record.door, record.kind, record.model) == ("queue", "annotate_task", "finder")
         assert (record.what, record.outcome, record.done, record.total) == (f"task {task}", "done", 10, 10)
         assert record.stages["encode"] > 0
@@ -52,7 +52,7 @@ def test_a_frame_is_annotated(sandbox, session, make):
         answer = served.call(task=task, frame=4).json()
         assert left_edges(answer["shapes"]) == [(4, 4)]
         assert served.shapes(task) == []
-        record = served.shared.activity.finished()[0]
+        record = served.finished()[0]
         assert (record.kind, record.what) == ("annotate_frame", f"task {task} frame 4")
 
 

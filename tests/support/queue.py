@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agent.activity import RequestRecord
 from agent.descriptions import Description
 from agent.doors import Shared
 from agent.doors.queue import QueueDoor
@@ -75,6 +76,10 @@ class Serving:
         """Status and message of such a request, once it is over."""
         until(lambda: queued.status in OVER, seconds)
         return queued.status, queued.exc_info
+
+    def finished(self, count: int = 1) -> list[RequestRecord]:
+        """The requests that ended, the newest first, once there are so many: people are answered a moment before."""
+        return list(until(lambda: found if len(found := self.shared.activity.finished()) >= count else None))
 
     def shapes(self, task: int) -> list[dict[str, Any]]:
         found = self.client.get(f"/api/tasks/{task}/annotations").json()["shapes"]
