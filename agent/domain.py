@@ -170,6 +170,8 @@ class Frame:
     index: int
     name: str
     image: NDArray[np.uint8]
+    digest: str | None = None
+    """Names the bytes of the file that it was decoded from, where somebody has asked for that."""
 
     def __post_init__(self) -> None:
         if self.image.ndim != 3 or self.image.shape[2] != 3 or str(self.image.dtype) != "uint8":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
 import re
@@ -93,18 +94,24 @@ def download(session: Session, chunk: Chunk, quality: str, stop: threading.Event
     raise ServerUnavailable(f"{chunk}: it arrives damaged, {DOWNLOADS} times another way", maybe_done=False)
 
 
-def decode_chunk(chunk: Chunk, content: bytes) -> Iterator[Frame | BadFrame]:
+def digest_of(content: bytes) -> str:
+    """Names the bytes of a file."""
+    return hashlib.sha256(content, usedforsecurity=False).hexdigest()
+
+
+def decode_chunk(chunk: Chunk, content: bytes, *, digests: bool = False) -> Iterator[Frame | BadFrame]:
     """The wanted frames of a chunk, in order; one that is damaged does not cost the others.
 
+    With `digests`, those of pictures tell the file that they were; a video's frames have none.
     ServerUnavailable where the chunk as a whole is not what the server should send.
     """
     if content[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
-        yield from _from_zip(chunk, content)
+        yield from _from_zip(chunk, content, digests)
     else:
         yield from _from_video(chunk, content)
 
 
-def _from_zip(chunk: Chunk, content: bytes) -> Iterator[Frame | BadFrame]:
+def _from_zip(chunk: Chunk, content: bytes, digests: bool) -> Iterator[Frame | BadFrame]:
     try:
         archive = zipfile.ZipFile(io.BytesIO(content))
     except (zipfile.BadZipFile, OSError) as error:
@@ -117,7 +124,9 @@ def _from_zip(chunk: Chunk, content: bytes) -> Iterator[Frame | BadFrame]:
                 yield BadFrame(number, name, f"its chunk has {len(members)} pictures, expected {chunk.length}")
                 continue
             try:
-                yield Frame(number, name, decode_picture(archive.read(members[place]), chunk.job.size_of(number)))
+                file = archive.read(members[place])
+                image = decode_picture(file, chunk.job.size_of(number))
+                yield Frame(number, name, image, digest_of(file) if digests else None)
             except (BadPicture, zipfile.BadZipFile, zlib.error, OSError, NotImplementedError) as error:
                 yield BadFrame(number, name, str(error))
 

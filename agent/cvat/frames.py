@@ -57,9 +57,9 @@ class ChunkFrames:
         reading = _Reading(
             deque(chunks_of(wanted)),
             lambda chunk, stop: download(self._session, chunk, self._quality, stop),
-            lambda chunk, content: decode_chunk(chunk, content, digests=self._digests),
             lambda chunk, why, stop: one_by_one(self._session, chunk, why, stop),
             limit=self._ahead_bytes,
+            digests=self._digests,
             waiting_chunks=self._downloads,
         )
         self._open.add(reading)
@@ -111,9 +111,10 @@ class _Reading:
         *,
         limit: int,
         waiting_chunks: int,
+        digests: bool = False,
     ) -> None:
         self._left, self._fetch, self._fetch_singly = chunks, fetch, fetch_singly
-        self._limit = limit
+        self._limit, self._digests = limit, digests
         self._waiting_chunks = waiting_chunks  # how many may be on their way or lie undecoded
         self._changed = threading.Condition()
         self._lanes: deque[_Lane] = deque()
@@ -198,7 +199,7 @@ class _Reading:
     def _frames(self, lane: _Lane, content: bytes) -> Iterator[Frame | BadFrame]:
         if lane.refused is not None:
             return self._fetch_singly(lane.chunk, lane.refused, self._stop)
-        return decode_chunk(lane.chunk, content)
+        return decode_chunk(lane.chunk, content, digests=self._digests)
 
     def _begin(self, may: Callable[[], bool], begin: Callable[[], _Lane | None]) -> _Lane | None:
         """What a thread is to do next, once it may; None when there is nothing left."""
