@@ -43,17 +43,30 @@ class Opened:
         import transformers
 
         with quiet(), load_errors(self.owner):
-            model, report = getattr(transformers, kind).from_pretrained(
+            of_kind = getattr(transformers, kind)
+            self._check_kind(of_kind)
+            model, report = of_kind.from_pretrained(
                 self.source.folder,
                 config=self.config,
                 dtype=self.dtype,
                 use_safetensors=None if self.allow_pickle else True,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # and told below: transformers would say where to look, not what is wrong
                 **({"key_mapping": dict(rename)} if rename else {}),
                 **self._given,
             )
             self._check_weights(type(model).__name__, report)
             return model.to(self.device).eval()
+
+    def _check_kind(self, of_kind: Any) -> None:
+        """ModelLoadFailed where an Auto class has nothing for the config."""
+        mapping = getattr(of_kind, "_model_mapping", None)
+        brings_code = of_kind.__name__ in (getattr(self.config, "auto_map", None) or {})
+        if mapping is None or brings_code or type(self.config) in mapping:
+            return
+        got = ", ".join(getattr(self.config, "architectures", None) or []) or self.config.model_type
+        known = ", ".join(sorted(one.model_type for one in mapping)[:8])
+        raise ModelLoadFailed(f"{self.owner}: got {got}, allowed: what {of_kind.__name__} loads ({known}, …)")
 
     def _check_weights(self, kind: str, report: dict[str, Any]) -> None:
         """ModelLoadFailed where transformers has filled gaps with random numbers."""
@@ -61,8 +74,11 @@ class Opened:
             raise ModelLoadFailed(
                 f"{self.owner}: its weights lack {len(missing)} of the tensors that {kind} needs, e.g. {missing[0]}"
             )
-        if unfit := sorted(report.get("mismatched_keys") or []):
-            raise ModelLoadFailed(f"{self.owner}: its weights do not fit {kind}, e.g. {unfit[0]}")
+        if unfit := sorted(report["mismatched_keys"]):
+            name, got, allowed = unfit[0]
+            raise ModelLoadFailed(
+                f"{self.owner}: its weights do not fit its config: {name}: got {tuple(got)}, allowed: {tuple(allowed)}"
+            )
 
     def image_processor(self, **changes: Any) -> Any:
         """transformers' own preparation of pictures, on PIL: the backend that needs no torchvision."""

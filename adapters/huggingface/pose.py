@@ -36,7 +36,7 @@ class PoseEstimator:
             raise ConfigError(f"{opened.owner}: point_threshold: got {point_threshold}, allowed: 0 to 1")
         self._opened, self._label, self._least = opened, label, point_threshold
         self._points, points_from = _points(opened, labels)
-        experts = int(getattr(opened.config.backbone_config, "num_experts", 1))
+        experts = int(getattr(getattr(opened.config, "backbone_config", None), "num_experts", 1))
         if not 0 <= expert < experts:
             raise ConfigError(f"{opened.owner}: expert: got {expert}, allowed: 0 to {experts - 1}")
         self._expert = expert if experts > 1 else None

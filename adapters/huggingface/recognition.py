@@ -19,6 +19,7 @@ class LineRecognizer:
     """Brings lines to one height, as transformers' processors do, which need torchvision for it."""
 
     def __init__(self, opened: Opened) -> None:
+        self.model = opened.model("AutoModelForTextRecognition")
         content = opened.preparation()
         self._opened = opened
         self._characters = [str(character) for character in content.get("character_list") or []]
@@ -30,7 +31,6 @@ class LineRecognizer:
         self._mean, self._std = content.get("image_mean") or [0.5] * 3, content.get("image_std") or [0.5] * 3
         # The sixth version was trained on pictures as OpenCV has them: blue first, resized without smoothing.
         self._like_opencv = "V6" in str(content.get("image_processor_type", ""))
-        self.model = opened.model("AutoModelForTextRecognition")
         self.size = f"{self._usual}x{self._height}, up to {self._widest} wide"
 
     def lines(self, pictures: Sequence[Frame]) -> list[tuple[str, float]]:

@@ -172,13 +172,23 @@ def test_weights_in_several_files(model):
 
 def test_weights_of_another_size(model):
     change(model, "config.json", hidden_size=64)
-    with pytest.raises(ModelLoadFailed, match=r"hf:.*: transformers cannot load it: .*size|do not fit"):
+    with pytest.raises(ModelLoadFailed, match=r"do not fit its config: [\w.]+: got \(.*32.*\), allowed: \(.*64"):
         load(model)
 
 
-def test_a_model_forced_to_do_what_it_cannot(whole):
-    with pytest.raises(ModelLoadFailed, match=r"hf:.*transformers cannot load it: .*AutoModelForImageClassification"):
-        load(whole, task="classification")
+@pytest.mark.parametrize(
+    ("task", "auto"),
+    [
+        ("classification", "AutoModelForImageClassification"),
+        ("semantic-segmentation", "AutoModelForSemanticSegmentation"),
+        ("segmentation", "AutoModelForInstanceSegmentation"),
+        ("text-reading", "AutoModelForTextRecognition"),
+        ("pose", "AutoModelForPoseEstimation"),
+    ],
+)
+def test_a_model_forced_to_do_what_it_cannot(whole, task, auto):
+    with pytest.raises(ModelLoadFailed, match=rf"hf:.*: got YolosForObjectDetection, allowed: what {auto} loads \("):
+        load(whole, task=task)
 
 
 @pytest.mark.parametrize(
