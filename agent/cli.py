@@ -13,6 +13,7 @@ import click
 COMMANDS = {
     "annotate": "Annotate a task, a job or a project with a model.",
     "demo": "Annotate pictures on an embedded CVAT stand-in.",
+    "enrich": "Look again at shapes: attributes, texts, masks, identities.",
     "functions": "Make, list and remove the functions of your models in CVAT.",
     "labels": "See how a model's labels match a task's.",
     "models": "See what a model reference stands for.",

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
 
+from agent.backups import write_backup
 from agent.cvat.session import Session
 from agent.cvat.uploads import JobUploads
 from agent.cvat.work import find_work
-from agent.errors import BadRequest, ConfigError, RequestCancelled
+from agent.errors import BadRequest, RequestCancelled
 from agent.ledger import Ledger
 from agent.linking import Linked, TrackOptions, link_task
 from agent.options import Target
@@ -94,7 +91,9 @@ def _upload(
             raise RequestCancelled(f"interrupted after {done - 1} of {len(jobs)} jobs")
         tracks, gone = part.tracks.get(job, []), [] if options.keep_shapes else part.gone.get(job, [])
         if gone:
-            report.notes.append(f"backup      job {job}: {_backup(ledger, session, job, part.stored[job])}")
+            report.notes.append(
+                f"backup      job {job}: {write_backup(ledger.path, session.url, job, part.stored[job])}"
+            )
         uploads = JobUploads(session, ledger, run, job, wait=wait, keep_changed=options.of == "own")
         frames = sorted({shape["frame"] for track in tracks for shape in track["shapes"]})
         uploads.add(frames, {"tags": [], "shapes": [], "tracks": tracks}, [("shapes", number) for number in gone])
@@ -108,18 +107,6 @@ def _jobs(linked: Sequence[Linked]) -> Iterator[tuple[Linked, int]]:
         for job in part.work.jobs:
             if part.tracks.get(job.id) or part.gone.get(job.id):
                 yield part, job.id
-
-
-def _backup(ledger: Ledger, session: Session, job: int, stored: Mapping[str, Any]) -> Path:
-    """Keeps what a job held, in the form that CVAT's API takes back: undoing the run does not bring rectangles back."""
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
-    path = ledger.path.parent / "backups" / f"job-{job}-{stamp}.json"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"server": session.url, "job": job, "annotations": stored}), encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"track: the backup of job {job} cannot be written: {error}") from error
-    return path
 
 
 def _report(linked: Sequence[Linked], *, dry: bool) -> RunReport:

@@ -29,14 +29,16 @@ def open_named(
     known = {settings.id: settings for settings in models}
     if name in inside:
         raise ConfigError(f"model {name!r}: it is a part of itself: {' -> '.join([*inside, name])}")
-    opener = _opener(models, (*inside, name))
+    opener = opener_for(models, (*inside, name))
     if (settings := known.get(name)) is None:
         return open_model(name, device=device, options=options, opener=opener)
     chosen = settings.device if device == "auto" and settings.device else device
     return open_model(settings.model, device=chosen, options={**settings.options, **(options or {})}, opener=opener)
 
 
-def _opener(models: Sequence[ModelSettings], inside: tuple[str, ...]) -> Opener:
+def opener_for(models: Sequence[ModelSettings], inside: tuple[str, ...] = ()) -> Opener:
+    """Opens parts of models, each for the one that asks."""
+
     @contextmanager
     def open_part(name: str, device: str, options: Mapping[str, Any]) -> Iterator[tuple[LoadedModel, Host]]:
         loaded = open_named(name, models, device=device, options=options, inside=inside)

@@ -21,14 +21,14 @@ def create(session: Session, job: int, data: Annotations) -> dict[str, Any]:
     return _patch(session, job, "create", data, repeatable=False)
 
 
+def update(session: Session, job: int, data: Annotations) -> None:
+    """Changes annotations, given in full with their ids."""
+    _patch(session, job, "update", data, repeatable=True)
+
+
 def delete(session: Session, job: int, data: Annotations) -> None:
     """Removes annotations, given in full as `get_annotations` gave them. Those that are gone do not matter."""
     _patch(session, job, "delete", data, repeatable=True)
-
-
-def set_state(session: Session, job: int, state: str) -> None:
-    """Sets a job's state: new, in progress, completed, rejected."""
-    session.request("PATCH", f"/api/jobs/{job}", body={"state": state}, repeatable=True)
 
 
 def _patch(session: Session, job: int, action: str, data: Annotations, *, repeatable: bool) -> dict[str, Any]:

@@ -1,0 +1,173 @@
+"""Shapes of a task's jobs, looked at on their frames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from agent.compose.parts import Parts
+from agent.compose.steps import Step, open_step
+from agent.contract import Context, Detection, Frame, Rectangle
+from agent.cvat.annotations_api import get_annotations
+from agent.cvat.frames import ChunkFrames
+from agent.cvat.session import Session
+from agent.cvat.uploads import untouched
+from agent.cvat.work import JobWork, TaskWork
+from agent.enrich.identities import identities
+from agent.enrich.shapes import ShapeBook, check_attribute, model_label
+from agent.errors import BadRequest, ConfigError, RequestCancelled
+from agent.ledger import Ledger
+from agent.report import RunReport
+from agent.surroundings import Surroundings
+
+AT_ONCE = 8
+"""Frames that are looked at together."""
+
+
+@dataclass(frozen=True, slots=True)
+class EnrichOptions:
+    """Which shapes are looked at, and what for."""
+
+    model: str
+    gives: str
+    """One of the steps of a chain, or `identity`."""
+    attribute: str = ""
+    labels: tuple[str, ...] = ()
+    """Task labels; none means all."""
+    of: str = "own"
+    """own: what this program made and nobody has changed; auto: all that models made; all: everything."""
+    margin: float = 0.0
+    max_distance: float = 0.4
+    """Of identities: the cosine distance up to which two are the same one."""
+    quality: str = "compressed"
+
+
+@dataclass(slots=True)
+class JobShapes:
+    """A job, what it held, and the shapes to look at by frame."""
+
+    work: JobWork
+    stored: Mapping[str, Any]
+    shapes: dict[int, list[Mapping[str, Any]]]
+
+
+Looked = tuple[JobShapes, Mapping[str, Any], Detection, Detection, tuple[int, int]]
+"""A shape of a job before and after the look, and its frame's size."""
+
+
+def read_job(session: Session, ledger: Ledger, part: TaskWork, job: JobWork, options: EnrichOptions) -> JobShapes:
+    names = {label.name: label.id for label in part.labels}
+    if unknown := [name for name in options.labels if name not in names]:
+        raise BadRequest(f"task {part.task_id}: it has no label {unknown[0]!r}, allowed: {', '.join(names)}")
+    stored = get_annotations(session, job.id)
+    shapes: Sequence[Mapping[str, Any]] = stored["shapes"]
+    if options.of == "own":
+        made = ledger.made(job=job.id, server=session.url)
+        shapes = untouched(made, stored, ledger.known_ids(job.id, session.url))[0]["shapes"]
+    elif options.of == "auto":
+        shapes = [shape for shape in shapes if shape.get("source") == "auto"]
+    wanted = {names[name] for name in options.labels} or set(names.values())
+    found = JobShapes(job, stored, {})
+    for shape in shapes:
+        if shape["label_id"] in wanted and job.start <= shape["frame"] <= job.stop:
+            found.shapes.setdefault(shape["frame"], []).append(shape)
+    return found
+
+
+def look(
+    session: Session, part: TaskWork, jobs: Sequence[JobShapes], options: EnrichOptions, parts: Parts,
+    params: Mapping[str, Any], around: Surroundings, report: RunReport,
+) -> tuple[ShapeBook, list[Looked]]:  # fmt: skip
+    """What the model makes of each shape of a task."""
+    labels = [model_label(label) for label in part.labels]
+    if options.gives == "identity":
+        check_attribute(part.labels, options.labels, options.attribute, f"task {part.task_id}")
+        book = ShapeBook(part.labels, labels, replaces=False)
+        return book, _identified(session, book, jobs, options, parts, params, around, report)
+    wish: dict[str, Any] = {"model": options.model, "gives": options.gives, "margin": options.margin, "options": params}
+    wish |= {"labels": list(options.labels)} if options.labels else {}
+    wish |= {"attribute": options.attribute} if options.attribute else {}
+    step = open_step(parts, wish, options.gives, labels)
+    if options.gives in ("attribute", "text"):
+        check_attribute(part.labels, options.labels, options.attribute or "text", f"task {part.task_id}")
+    book = ShapeBook(part.labels, step.labels_after(labels), replaces=options.gives in ("mask", "skeleton"))
+    return book, list(_stepped(session, book, jobs, step, options, around, report))
+
+
+def _stepped(
+    session: Session, book: ShapeBook, jobs: Sequence[JobShapes], step: Step, options: EnrichOptions,
+    around: Surroundings, report: RunReport,
+) -> Iterator[Looked]:  # fmt: skip
+    for batch in _batches(_frames(session, jobs, options, around, report), AT_ONCE):
+        before = [[found for _, found in _detections(book, job, frame.index)] for job, frame in batch]
+        after = step.look([frame for _, frame in batch], before, Context())
+        for (job, frame), found in zip(batch, after, strict=True):
+            known = _detections(book, job, frame.index)
+            # What a step adds comes after what it was given; here only that is asked for.
+            for (shape, one), other in zip(known, found[: len(known)], strict=True):
+                unchanged = one.shape == other.shape and one.label == other.label and one.attributes == other.attributes
+                yield job, shape, one, one if unchanged else other, (frame.width, frame.height)
+
+
+def _identified(
+    session: Session, book: ShapeBook, jobs: Sequence[JobShapes], options: EnrichOptions, parts: Parts,
+    params: Mapping[str, Any], around: Surroundings, report: RunReport,
+) -> list[Looked]:  # fmt: skip
+    part = parts.open({"model": options.model, "options": params}, "model")
+    if part.loaded.kind != "reid":
+        raise ConfigError(f"{options.model}: it is a model of the kind {part.loaded.kind}, allowed for identity: reid")
+    seen: list[tuple[JobShapes, Mapping[str, Any], Detection, tuple[int, int]]] = []
+    looks: list[Any] = []
+    for job, frame in _frames(session, jobs, options, around, report):
+        known = _detections(book, job, frame.index)
+        boxes = [found.shape for _, found in known if isinstance(found.shape, Rectangle)]
+        if boxes:
+            looks += list(part.call(partial(_describe, frame=frame, boxes=boxes)))
+            seen += [(job, shape, found, (frame.width, frame.height)) for shape, found in known]
+    numbers = identities(np.array(looks, np.float32), [shape["frame"] for _, shape, _, _ in seen], options.max_distance)
+    report.notes.append(f"identities  {len(set(numbers))} of {len(numbers)} shapes")
+    return [
+        (job, shape, found, replace(found, attributes={options.attribute: str(number)}), size)
+        for (job, shape, found, size), number in zip(seen, numbers, strict=True)
+    ]
+
+
+def _describe(model: Any, *, frame: Frame, boxes: Sequence[Rectangle]) -> Any:
+    return model.describe(frame, boxes)
+
+
+def _frames(
+    session: Session, jobs: Sequence[JobShapes], options: EnrichOptions, around: Surroundings, report: RunReport
+) -> Iterator[tuple[JobShapes, Frame]]:
+    """The frames that have shapes to look at, job by job; those that cannot be read are reported."""
+    places = [(job, frame) for job in jobs for frame in sorted(job.shapes)]
+    with ChunkFrames(session, quality=options.quality) as source:
+        for (job, number), frame in zip(places, source.read([(j.work, n) for j, n in places]), strict=True):
+            if around.stop.is_set():
+                raise RequestCancelled(f"interrupted after {report.done} of {report.total} frames")
+            if isinstance(frame, Frame):
+                yield job, frame
+                report.count(())
+            else:
+                report.skip(job.work.task_id, job.work.id, number, frame.reason)
+            around.progress(report.done, report.total)
+
+
+def _detections(book: ShapeBook, job: JobShapes, frame: int) -> list[tuple[Mapping[str, Any], Detection]]:
+    found = ((shape, book.detection(shape)) for shape in job.shapes.get(frame, ()))
+    return [(shape, detection) for shape, detection in found if detection is not None]
+
+
+def _batches(items: Iterator[tuple[JobShapes, Frame]], size: int) -> Iterator[list[tuple[JobShapes, Frame]]]:
+    batch: list[tuple[JobShapes, Frame]] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

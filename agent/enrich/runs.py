@@ -1,0 +1,106 @@
+"""A run of `enrich` from beginning to end: shapes read, looked at on their frames, changed in their jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import asdict
+from typing import Any
+
+from agent.backups import write_backup
+from agent.compose.parts import Opener, Parts
+from agent.cvat.annotations_api import update
+from agent.cvat.session import Session
+from agent.cvat.uploads import JobUploads
+from agent.cvat.work import TaskWork, find_work
+from agent.enrich.looks import EnrichOptions, JobShapes, Looked, look, read_job
+from agent.enrich.shapes import Changes, ShapeBook
+from agent.errors import BadRequest, RequestCancelled
+from agent.ledger import Ledger
+from agent.options import Target
+from agent.report import RunReport
+from agent.surroundings import Surroundings
+
+MODEL = "enrich"
+"""What the ledger calls the model of such a run, before the name of the real one."""
+PER_UPDATE = 500
+
+
+def enrich_target(
+    target: Target, options: EnrichOptions, around: Surroundings, *, device: str, params: Mapping[str, Any],
+    opener: Opener, dry_run: bool = False,
+) -> RunReport:  # fmt: skip
+    """Looks again at the shapes of a task, a job or a project; BadRequest where there are none."""
+    with ExitStack() as stack:
+        session = stack.enter_context(around.open())
+        ledger = stack.enter_context(Ledger(around.ledger))
+        parts = Parts(MODEL, device, opener)
+        stack.callback(parts.close)
+        report = RunReport(dry=dry_run)
+        work = find_work(session, target)
+        jobs = {part.task_id: [read_job(session, ledger, part, job, options) for job in part.jobs] for part in work}
+        report.total = sum(len(job.shapes) for found in jobs.values() for job in found)
+        if not report.total:
+            more = " that this program made and nobody changed (--of auto or all: more)" if options.of == "own" else ""
+            raise BadRequest(f"{target}: it holds no shapes to look at{more}")
+        if not dry_run:
+            report.run = ledger.begin(
+                server=session.url, user=session.user, target=str(target), model=f"{MODEL} {options.model}",
+                model_version=options.gives, options=asdict(options),
+                frames={job.work.id: sorted(job.shapes) for found in jobs.values() for job in found if job.shapes},
+            )  # fmt: skip
+            stack.enter_context(ledger.hold(report.run))
+        around.started(report.run, ())
+        report.status = "failed"
+        try:
+            for part in work:
+                looked = look(session, part, jobs[part.task_id], options, parts, params, around, report)
+                _change(session, ledger, part, looked, around, report)
+            report.status = "done"
+        except (RequestCancelled, KeyboardInterrupt):
+            report.status = "interrupted"
+            raise
+        finally:
+            if report.run is not None:
+                ledger.end(report.run, report.status, report.as_json())
+            around.ended(report)
+        return report
+
+
+def _change(
+    session: Session, ledger: Ledger, part: TaskWork, looked: tuple[ShapeBook, list[Looked]], around: Surroundings,
+    report: RunReport,
+) -> None:  # fmt: skip
+    book, found = looked
+    names = {label.id: label.name for label in part.labels}
+    by_job: dict[int, tuple[JobShapes, Changes]] = {}
+    for job, shape, before, after, size in found:
+        changes = by_job.setdefault(job.work.id, (job, Changes()))[1]
+        book.note(changes, shape, before, after, size)
+    for number, (job, changes) in by_job.items():
+        report.annotations.update(names[item["label_id"]] for item in (*changes.updated, *changes.created))
+        report.refused.update(changes.left)
+        if report.run is None or not changes:
+            report.removed += len(changes.gone)
+            continue
+        report.notes.append(f"backup      job {number}: {write_backup(ledger.path, session.url, number, job.stored)}")
+        for start in range(0, len(changes.updated), PER_UPDATE):
+            update(session, number, {"shapes": changes.updated[start : start + PER_UPDATE]})
+        if changes.created:
+            _recreate(session, ledger, report, number, changes, around)
+
+
+def _recreate(
+    session: Session, ledger: Ledger, report: RunReport, job: int, changes: Changes, around: Surroundings
+) -> None:
+    def wait(seconds: float) -> None:
+        if around.stop.wait(seconds):
+            raise RequestCancelled("interrupted while the server did not answer")
+
+    assert report.run is not None
+    uploads = JobUploads(session, ledger, report.run, job, wait=wait)
+    frames = sorted({shape["frame"] for shape in changes.created})
+    payload: dict[str, list[dict[str, Any]]] = {"tags": [], "shapes": changes.created, "tracks": []}
+    uploads.add(frames, payload, [("shapes", number) for number in changes.gone])
+    uploads.settle()
+    report.removed += uploads.removed

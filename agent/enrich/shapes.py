@@ -1,0 +1,120 @@
+"""CVAT's shapes as what a step of a chain looks at, and what came of them as changes to their job."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from agent.annotations import OutputOptions, encode
+from agent.attribute_values import valid_value
+from agent.contract import Attribute, Detection, Label, Rectangle
+from agent.domain import TaskAttribute, TaskLabel
+from agent.errors import BadRequest, LabelMismatch
+from agent.filters import stored_bounds
+from agent.labels import LabelMatch, match_labels
+
+
+def model_label(label: TaskLabel) -> Label:
+    """A task's label as if it were a model's."""
+    attributes = tuple(Attribute(a.name, a.input_type, a.values) for a in label.attributes)
+    return Label(label.name, label.type, attributes, tuple(model_label(sub) for sub in label.sublabels))
+
+
+@dataclass(slots=True)
+class Changes:
+    """What is to happen to a job."""
+
+    updated: list[dict[str, Any]] = field(default_factory=list)
+    """Shapes with the ids that they have."""
+    created: list[dict[str, Any]] = field(default_factory=list)
+    gone: list[int] = field(default_factory=list)
+    """Ids of shapes whose place those take."""
+    left: Counter[str] = field(default_factory=Counter)
+    """Shapes that stay as they were, by reason."""
+
+    def __bool__(self) -> bool:
+        return bool(self.updated or self.created)
+
+
+class ShapeBook:
+    """The labels of a task, for going from its shapes to detections and back.
+
+    `after` are the labels as the step leaves them; LabelMismatch where none of them has a place in the task.
+    """
+
+    def __init__(self, labels: Sequence[TaskLabel], after: Sequence[Label], replaces: bool) -> None:
+        self._names = {label.id: label for label in labels}
+        self._ids = {label.name: label for label in labels}
+        self._replaces = replaces
+        self._match: LabelMatch | None = match_labels(after, labels) if replaces else None
+
+    def detection(self, shape: Mapping[str, Any]) -> Detection | None:
+        """The upright rectangle around a shape, under its label; None for one without a place or a label here."""
+        box, label = stored_bounds(shape), self._names.get(shape["label_id"])
+        if box is None or label is None or box[2] <= box[0] or box[3] <= box[1]:
+            return None
+        left, top, right, bottom = (float(side) for side in box)
+        return Detection(label.name, Rectangle(left, top, right, bottom), shape.get("score"))
+
+    def note(
+        self, changes: Changes, shape: Mapping[str, Any], before: Detection, after: Detection, size: tuple[int, int]
+    ) -> None:
+        """Adds what has become of a shape, on a frame of `size`, to the changes of its job."""
+        if after is before:
+            changes.left["nothing was found"] += 1
+            return
+        if self._replaces and after.shape is not before.shape:
+            self._replace(changes, shape, after, size)
+            return
+        label = self._ids.get(after.label)
+        if label is None:
+            changes.left[f"the task has no label {after.label!r}"] += 1
+            return
+        attributes = (
+            {a["spec_id"]: a["value"] for a in shape.get("attributes", ())} if label.id == shape["label_id"] else {}
+        )
+        for name, value in after.attributes.items():
+            if (found := self._value(label, name, value, changes)) is not None:
+                attributes[found[0]] = found[1]
+        new = {**shape, "label_id": label.id, "attributes": [{"spec_id": k, "value": v} for k, v in attributes.items()]}
+        if new != shape:
+            changes.updated.append(new)
+
+    def _value(self, label: TaskLabel, name: str, value: str, changes: Changes) -> tuple[int, str] | None:
+        attribute = attribute_of(label, name)
+        if attribute is None:
+            changes.left[f"label {label.name!r} has no attribute {name!r}"] += 1
+            return None
+        known, why = valid_value(attribute, value)
+        if known is None:
+            changes.left[f"{name}: {why}"] += 1
+            return None
+        return attribute.id, known
+
+    def _replace(self, changes: Changes, shape: Mapping[str, Any], after: Detection, size: tuple[int, int]) -> None:
+        assert self._match is not None
+        made = encode([after], self._match, shape["frame"], size, OutputOptions())
+        if not made.shapes:
+            changes.left.update(made.left_out or {"no place in the task": 1})
+            return
+        kept = {key: shape[key] for key in ("occluded", "z_order", "group") if shape.get(key)}
+        own = {} if any(item["label_id"] != shape["label_id"] for item in made.shapes) else shape.get("attributes", [])
+        changes.created += [{**item, **kept, "attributes": item["attributes"] or list(own)} for item in made.shapes]
+        changes.gone.append(shape["id"])
+
+
+def attribute_of(label: TaskLabel, name: str) -> TaskAttribute | None:
+    return next((attribute for attribute in label.attributes if attribute.name == name), None)
+
+
+def check_attribute(labels: Sequence[TaskLabel], wanted: Sequence[str], name: str, place: str) -> None:
+    """BadRequest where none of the labels that are looked at has the attribute."""
+    looked_at = [label for label in labels if not wanted or label.name in wanted]
+    if not any(attribute_of(label, name) for label in looked_at):
+        names = ", ".join(sorted({a.name for label in looked_at for a in label.attributes})) or "none"
+        raise BadRequest(f"{place}: its labels have no attribute {name!r}, allowed: {names}")
+
+
+__all__ = ["Changes", "LabelMismatch", "ShapeBook", "check_attribute", "model_label"]
