@@ -18,6 +18,7 @@ from pathlib import PurePath
 from typing import Any
 
 from agent.contract import Detector, Interactor, Label, Reidentifier, Tracker, facts_of
+from agent.equalized import Equalized, wanted_method
 from agent.errors import ModelLoadFailed, ModelNotFound, SidecarError
 from agent.model_options import check_options
 
@@ -85,7 +86,7 @@ def load_model(reference: str, *, device: str = "auto", options: Mapping[str, An
     parsed = parse_reference(reference)
     if not parsed.name:
         raise ModelNotFound(f"model {reference!r}: got no name after the scheme, allowed: {_forms()}")
-    return load_with(_load_function(parsed), parsed, device=device, options=options or {})
+    return load_with(adapter_of(parsed), parsed, device=device, options=options or {})
 
 
 def load_with(
@@ -94,6 +95,7 @@ def load_with(
     """What a `load` function gives for a reference; `given` are arguments but no options. Raises as `load_model`."""
     options = dict(options)
     device = str(options.pop("device", device))
+    method = wanted_method(options.pop("equalize", None), str(reference))
     values = check_options(load, options, str(reference), given)
     try:
         model = load(reference.name, device=device, **values, **given)
@@ -101,7 +103,7 @@ def load_with(
         raise
     except Exception as error:
         raise ModelLoadFailed(f"{reference}: {_one_line(error)}") from error
-    return _describe(reference, model)
+    return _describe(reference, model if method is None else Equalized(model, method), method)
 
 
 def known_schemes() -> tuple[str, ...]:
@@ -113,7 +115,7 @@ def _entry_points() -> Sequence[importlib.metadata.EntryPoint]:
     return tuple(importlib.metadata.entry_points(group=GROUP))
 
 
-def _load_function(reference: ModelReference) -> Callable[..., Any]:
+def adapter_of(reference: ModelReference) -> Callable[..., Any]:
     """The adapter's `load`: of a module, of an object, or the callable itself."""
     scheme = reference.scheme
     places = {entry.value for entry in _entry_points() if entry.name == scheme}
@@ -143,7 +145,7 @@ def _load_function(reference: ModelReference) -> Callable[..., Any]:
     return load  # type: ignore[no-any-return]
 
 
-def _describe(reference: ModelReference, model: Any) -> LoadedModel:
+def _describe(reference: ModelReference, model: Any, equalize: str | None = None) -> LoadedModel:
     kind = next((kind for kind, protocol in _KINDS.items() if isinstance(model, protocol)), None)
     if kind is None:
         raise ModelLoadFailed(
@@ -151,6 +153,8 @@ def _describe(reference: ModelReference, model: Any) -> LoadedModel:
             " (see agent/contract.py)"
         )
     facts = {str(name): str(value) for name, value in facts_of(model).items()}
+    if equalize is not None:
+        facts |= {"equalize": equalize, "version": f"{facts.get('version', 'unknown')} equalize={equalize}"}
     return LoadedModel(
         reference=reference,
         model=model,

@@ -188,7 +188,8 @@ def test_rectangles_become_masks_and_can_be_taken_back(sandbox, session, assets,
     ledger = tmp_path / "ledger.sqlite3"
     words = [
         "enrich", "--task", task, "--gives", "mask", "--of", "auto",
-        "--model", f"local:{weights}/promptseg_encoder_384.onnx", "-p", f"decoder={weights}/promptseg_decoder.onnx", "--report", tmp_path / "report.json",
+        "--model", f"local:{weights}/promptseg_encoder_384.onnx", "-p", f"decoder={weights}/promptseg_decoder.onnx",
+        "--report", tmp_path / "report.json",
     ]  # fmt: skip
     access = ["--server-host", sandbox.url, "--auth", "bot:secret", "--ledger", ledger]
     done = CliRunner().invoke(command, [str(word) for word in (*words, *access)], catch_exceptions=False)
