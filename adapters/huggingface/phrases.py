@@ -35,7 +35,8 @@ def phrases_of(labels: str | list[str] | None, phrases: Mapping[str, Any] | None
 
 def _words(label: str, value: Any, owner: str) -> list[str]:
     several = [value] if isinstance(value, str) else value
-    if not isinstance(several, list) or not several or not all(isinstance(one, str) and one.strip() for one in several):
+    wrong = not isinstance(several, list | tuple) or not several
+    if wrong or not all(isinstance(one, str) and one.strip() for one in several):
         raise ConfigError(f"{owner}: phrases: {label!r}: got {value!r}, allowed: a phrase, or a list of phrases")
     return [" ".join(one.replace("_", " ").split()) for one in several]
 

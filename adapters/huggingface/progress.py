@@ -26,17 +26,19 @@ def bar_class(owner: str) -> type | None:
         def __init__(self, *args: Any, **options: Any) -> None:
             options.pop("name", None)
             self._told = time.monotonic()
-            self._bytes = options.get("unit") == "B" and "Reconstructing" in str(options.get("desc"))
+            # There is one bar for files, one for bytes received, and one for bytes written.
+            self._bytes = options.get("unit") == "B"
             super().__init__(*args, **{**options, "file": io.StringIO(), "mininterval": EVERY})
 
         def display(self, *args: Any, **options: Any) -> None:
-            if self._bytes and time.monotonic() - self._told >= EVERY:
+            if self._bytes and self.n and time.monotonic() - self._told >= EVERY:
                 self._told = time.monotonic()
                 self._tell("downloading")
 
         def close(self) -> None:
             if self._bytes and not self.disable and self.n:
                 self._tell("downloaded")
+            self._bytes = False
             super().close()
 
         def _tell(self, what: str) -> None:

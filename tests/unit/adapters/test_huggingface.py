@@ -205,6 +205,27 @@ def test_the_licence_is_that_of_the_card(model, card, licence):
     assert load(model).facts.get("licence") == licence
 
 
+def test_a_log_hears_how_a_download_goes_on(caplog, monkeypatch):
+    import logging
+
+    from adapters.huggingface import progress
+
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    caplog.set_level(logging.INFO)
+    bar = progress.bar_class("hf:some/model")(total=3_000_000, unit="B", desc="bytes", name="ignored")
+    bar.update(1_500_000)
+    bar.update(1_500_000)
+    bar.close()
+    files = progress.bar_class("hf:some/model")(total=2, desc="files")
+    files.update(2)
+    files.close()
+    assert caplog.messages == [
+        "hf:some/model: downloading 2 MB of 3 MB",
+        "hf:some/model: downloading 3 MB of 3 MB",
+        "hf:some/model: downloaded 3 MB of 3 MB",
+    ]
+
+
 def test_a_vocabulary_that_uses_a_name_twice(tmp_path):
     from tests.support import hub_models
 
