@@ -19,7 +19,7 @@ _OBJECT = "object"
 """The label of what is clicked: a person gives it its own."""
 
 
-class Segmenter:
+class PromptSegmenter:
     """Embeds a frame once, and answers each click with a mask; its score is the IoU that the model expects."""
 
     def __init__(
@@ -159,4 +159,4 @@ def _moved(given: dict[str, Any], device: str) -> dict[str, Any]:
     }
 
 
-build = Segmenter
+build = PromptSegmenter

@@ -142,6 +142,7 @@ class Opened:
             "task": task,
             "architecture": type(model).__name__,
             "input size": size,
+            "format": "safetensors" if list(source.folder.glob("*.safetensors")) else "PyTorch pickle",
             **{name.replace("_", " "): text for name, text in more.items()},
             "runs on": f"{self.device}, {str(self.dtype).removeprefix('torch.')}",
         }

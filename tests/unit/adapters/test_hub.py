@@ -195,6 +195,19 @@ def test_a_connection_that_breaks_is_resumed(ask, hub):
     assert answer[0] == "ok"
 
 
+def test_a_download_that_never_ends(ask, hub):
+    """Nothing half is left to be taken for the whole."""
+    hub.fail(0, where="model.safetensors", times=99)
+    (half,) = ask(["some/model", {}])
+    assert half[0] == "ModelLoadFailed"
+    assert "hf:some/model: could not be downloaded: " in half[1]
+    (cached,) = ask(["some/model", {"local_files_only": True}])
+    assert cached[0] in ("ModelLoadFailed", "ModelNotFound")
+    hub.faults.clear()
+    (whole,) = ask(["some/model", {}])
+    assert whole[0] == "ok"
+
+
 def test_a_download_that_came_damaged_is_not_kept(ask, hub):
     """The right length, another content: found by its SHA-256, deleted, and fetched again the next time."""
     hub.fail(200, where="resolve", times=99)

@@ -63,6 +63,7 @@ def test_a_folder(whole):
     assert loaded.version.startswith("sha256:")
     assert loaded.facts["architecture"] == "YolosForObjectDetection"
     assert loaded.facts["runs on"] == "cpu, float32"
+    assert loaded.facts["format"] == "safetensors"
     assert (loaded.default_threshold, loaded.batch_size) == (0.5, 4)
     rng = np.random.default_rng(0)
     frames = [
@@ -281,7 +282,7 @@ def test_pickled_weights_need_a_word(model):
     (model / "model.safetensors").unlink()
     with pytest.raises(ModelLoadFailed, match=r"pickled weights only.*allow_pickle = true"):
         load(model)
-    assert load(model, allow_pickle=True).kind == "detector"
+    assert load(model, allow_pickle=True).facts["format"] == "PyTorch pickle"
 
 
 def test_code_of_the_repository_needs_a_word(model):
