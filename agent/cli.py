@@ -13,6 +13,7 @@ import click
 COMMANDS = {
     "annotate": "Annotate a task, a job or a project with a model.",
     "demo": "Annotate pictures on an embedded CVAT stand-in.",
+    "doctor": "Find the broken hop between models and CVAT, and what mends it.",
     "enrich": "Look again at shapes: attributes, texts, masks, identities.",
     "functions": "Make, list and remove the functions of your models in CVAT.",
     "labels": "See how a model's labels match a task's.",
