@@ -139,6 +139,9 @@ class Wire:
                 piece = message.get("body", b"")[:left]
                 left -= len(piece)
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
+                if not left and fault.cut:
+                    # An answer that never ends (an event stream) has to hear of it, too.
+                    await self._break(scope)
 
         await self._app(scope, receive, filtered)
         if replaced:
@@ -153,12 +156,16 @@ class Wire:
             return
         if fault.after_bytes is None:
             self._note(scope, 0)
+            scope[_TRANSPORT].abort()
         else:
-            # What was let through has to leave the machine before the connection breaks.
-            await asyncio.sleep(0.05)
-        scope[_TRANSPORT].abort()
+            await self._break(scope)
         while (await receive())["type"] != "http.disconnect":
             pass
+
+    async def _break(self, scope: Scope) -> None:
+        # What was let through has to leave the machine before the connection breaks.
+        await asyncio.sleep(0.05)
+        scope[_TRANSPORT].abort()
 
 
 async def _drain(receive: Receive) -> None:

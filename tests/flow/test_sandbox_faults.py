@@ -63,6 +63,18 @@ def test_an_answer_that_breaks_off(sandbox, client):
             next(pieces)
 
 
+def test_an_event_stream_that_breaks_off(sandbox, client):
+    detector = {"provider": "native", "name": "det", "kind": "detector", "labels_v2": []}
+    function = client.post("/api/functions", json=detector).json()["id"]
+    sandbox.faults.add(path="/watch$", cut=True, after_bytes=9)
+    path = f"/api/functions/queues/function:{function}/watch"
+    with client.http.stream("GET", path, timeout=10) as stream:
+        pieces = stream.iter_raw()
+        assert next(pieces) == b"retry: 10"
+        with pytest.raises(httpx.RemoteProtocolError):
+            next(pieces)
+
+
 def test_too_many_requests_says_when_to_come_back(sandbox, client):
     sandbox.faults.add(status=429, headers={"Retry-After": "7"})
     answer = client.get("/api/users/self")
