@@ -17,10 +17,7 @@ from agent.service_config import load_config
 from tests.support.service import SmallDoor, refusing, running, written
 from tests.unit.test_pool import Loader
 
-
-@pytest.fixture(autouse=True)
-def _password(monkeypatch):
-    monkeypatch.setenv("BOT_PASSWORD", "secret")
+pytestmark = pytest.mark.usefixtures("passwords")
 
 
 @pytest.fixture
@@ -29,7 +26,7 @@ def load():
 
 
 @pytest.fixture
-def service(tmp_path, load):
+def service(tmp_path, load, passwords):
     with running(written(tmp_path), load=load) as opened:
         yield opened
 

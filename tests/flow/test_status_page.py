@@ -7,32 +7,14 @@ import httpx
 import pytest
 
 from agent.cvat.annotations_api import get_annotations
-from agent.cvat.work import find_work
 from agent.errors import BadRequest, ModelLoadFailed
 from agent.ledger import Ledger
-from agent.options import Options, Target
-from agent.runs import start
-from agent.surroundings import Surroundings
 from tests.support.html import elements, text_of, wellformed
-from tests.support.material import make_image_task
-from tests.support.service import Page, running, written
+from tests.support.service import PASSWORD, Page, running, written
 from tests.unit.test_pool import Loader
 
 EVIL = "<script>alert(1)</script>"
-PASSWORD = "open sesame"
-
-
-@pytest.fixture(autouse=True)
-def _password(monkeypatch):
-    monkeypatch.setenv("BOT_PASSWORD", "secret")
-    monkeypatch.setenv("STATUS_WORD", PASSWORD)
-
-
-@pytest.fixture
-def service(tmp_path):
-    with running(written(tmp_path), load=Loader()) as opened:
-        yield opened
-        opened.door.end.set()
+pytestmark = pytest.mark.usefixtures("passwords")
 
 
 @pytest.fixture
@@ -41,7 +23,7 @@ def page(service):
 
 
 @pytest.fixture
-def guarded(tmp_path):
+def guarded(tmp_path, passwords):
     """A service that wants a password."""
     with running(written(tmp_path, service='secret_env = "STATUS_WORD"'), load=Loader()) as opened:
         yield opened
@@ -268,24 +250,6 @@ class TestCancelling:
     def test_a_form_that_is_too_large_is_refused(self, page, service):
         service.door.work()
         assert page.post("/requests/x/cancel", more="x" * 2**17).status_code == 413
-
-
-@pytest.fixture
-def annotated(tmp_path, sandbox, session):
-    """A service of the sandbox, and a run in its ledger that made annotations there."""
-    with running(written(tmp_path, host=sandbox.url), load=Loader()) as opened:
-        task = make_image_task(session, count=2, labels=[{"name": "thing"}])
-        function = tmp_path / "function.py"
-        function.write_text(
-            "import cvat_sdk.auto_annotation as a\n"
-            "spec = a.DetectionFunctionSpec(labels=[a.label_spec('thing', 0, type='rectangle')])\n"
-            "def detect(context, image):\n    return [a.rectangle(0, [1, 2, 30, 40])]\n"
-        )
-        around = Surroundings(server=session.settings, ledger=opened.shared.ledger)
-        report = start(Target("task", task), Options(model=f"cvat:{function}"), around)
-        (work,) = find_work(session, Target("task", task))
-        yield opened, report.run, session, work.jobs[0].id
-        opened.door.end.set()
 
 
 class TestUndoing:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import httpx
 
@@ -18,6 +17,13 @@ from agent.errors import ConfigError, SidecarError
 from agent.models import LoadedModel, load_model
 from agent.service import Service
 from agent.service_config import load_config
+
+if TYPE_CHECKING:
+    from agent.cvat.session import Session
+
+
+PASSWORD = "open sesame"
+"""Of status pages that want one."""
 
 
 class SmallDoor:
@@ -116,11 +122,20 @@ class Running:
     def __init__(self, service: Service, doors: dict[str, SmallDoor], file: Path) -> None:
         self.service, self.doors, self.file = service, doors, file
         self.shared, self.url = service.shared, service.url
-        self.page = Page(service.url, os.environ.get("STATUS_PASSWORD"))
+        self.page = Page(service.url)
 
     @property
     def door(self) -> SmallDoor:
         return self.doors["queue"]
+
+
+class Annotated(NamedTuple):
+    """A service, a run in its ledger, a session at the server it went to, and the job that it annotated."""
+
+    service: Running
+    run: str
+    session: Session
+    job: int
 
 
 BASIC = """
