@@ -120,11 +120,15 @@ class ServerUnavailable(ServerError):
 
 
 class ServerRefused(ServerError):
-    """A 4xx other than 429: asking again would not help. `status` is the HTTP status."""
+    """A 4xx other than 429: asking again would not help. `status` is the HTTP status.
 
-    def __init__(self, message: str, *, status: int) -> None:
+    `by_api`: it was CVAT's API that said so; a proxy says 404, too, while the server behind it is away.
+    """
+
+    def __init__(self, message: str, *, status: int, by_api: bool = False) -> None:
         super().__init__(message)
         self.status = status
+        self.by_api = by_api
 
 
 def public_message(error: BaseException) -> str:

@@ -14,6 +14,8 @@ from agent.errors import ServerRefused, ServerUnavailable
 FIRST_WAIT, LONGEST_WAIT = 0.3, 30.0
 """Seconds between two tries: doubled each time, with full jitter."""
 LONGEST_RETRY_AFTER = 120.0
+API_TYPE = "application/vnd.cvat+json"
+"""What CVAT's API calls its answers; nobody else does."""
 
 _TEXTS: tuple[tuple[type[Exception], str], ...] = (
     (transport.NameResolutionError, "the host's name is unknown"),
@@ -40,9 +42,10 @@ class Failure(Exception):
         maybe_done: bool = False,
         may_go_on: bool = False,
         after: float | None = None,
+        by_api: bool = False,
     ) -> None:
         super().__init__(text)
-        self.status, self.retry, self.after = status, retry, after
+        self.status, self.retry, self.after, self.by_api = status, retry, after, by_api
         self.maybe_done, self.may_go_on = maybe_done, may_go_on
 
     @classmethod
@@ -74,6 +77,7 @@ class Failure(Exception):
             # A proxy in front that gives up does not stop the server behind it.
             may_go_on=status in (502, 503, 504),
             after=retry_after(headers.get("Retry-After")) if busy or status == 503 else None,
+            by_api=headers.get("Content-Type", "").startswith(API_TYPE),
         )
 
     def wait(self, attempt: int, jitter: float) -> float:
@@ -85,7 +89,7 @@ class Failure(Exception):
     def error(self, what: str, tries: int, *, maybe_done: bool) -> ServerRefused | ServerUnavailable:
         """The error for whoever made the call."""
         if self.status is not None and not self.retry:
-            return ServerRefused(f"{what}: {self}", status=self.status)
+            return ServerRefused(f"{what}: {self}", status=self.status, by_api=self.by_api)
         times = f" ({tries} tries)" if tries > 1 else ""
         return ServerUnavailable(
             f"{what}: {self}{times}",

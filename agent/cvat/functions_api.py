@@ -129,6 +129,8 @@ class FunctionQueue:
 
 def _check_alive(session: Session, error: ServerRefused) -> None:
     """ServerUnavailable where it was not CVAT that said 404: proxies do so while the server behind them restarts."""
+    if error.by_api:
+        return
     try:
         session.request("GET", "/api/server/about", retries=0)
     except ServerError as away:

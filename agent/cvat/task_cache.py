@@ -16,7 +16,7 @@ from agent.errors import BadRequest, LabelMismatch, ServerRefused
 
 T = TypeVar("T")
 
-KEEP_SECONDS = 120.0
+KEEP_SECONDS = 60.0
 TASKS = 200
 """How many tasks are remembered."""
 
