@@ -82,14 +82,33 @@ def test_documents_point_to_files_that_exist():
 
 
 def test_the_example_configuration_is_valid():
-    from agent.config import ServerSettings, load_server
-
-    assert isinstance(load_server(ROOT / "service.toml"), ServerSettings)
-    text = (ROOT / "service.toml").read_text()
-    uncommented = re.sub(r"^# (\w+ = )", r"\1", text, flags=re.MULTILINE)
     from agent.config import _SERVER_KEYS
+    from agent.service import check
+    from agent.service_config import load_config
 
-    keys = set(tomllib.loads(uncommented)["cvat"])
-    named = {key for key in _SERVER_KEYS if key in text}
-    assert keys <= set(_SERVER_KEYS)
-    assert named == set(_SERVER_KEYS), "every key there is stands in the example"
+    check(load_config(ROOT / "service.toml"))  # it can be served as it stands
+    text = (ROOT / "service.toml").read_text()
+    assert {key for key in _SERVER_KEYS if key in text} == set(_SERVER_KEYS), "every key there is stands in the example"
+
+
+def test_the_example_configuration_has_every_key(tmp_path, monkeypatch):
+    """With all comments taken away, each table has the keys that the code reads, and their values are allowed."""
+    from dataclasses import fields
+
+    from agent import service_config as code
+
+    text = re.sub(r"^# (\w+ = |\[)", r"\1", (ROOT / "service.toml").read_text(), flags=re.MULTILINE)
+    kinds = {
+        "engine": code.EngineSettings, "service": code.ServiceSettings, "gateway": code.GatewaySettings,
+        "queue": code.QueueSettings, "watch": code.WatchSettings, "models": code.ModelSettings,
+        "rules": code.RuleSettings,
+    }  # fmt: skip
+    tables = tomllib.loads(text)
+    assert tables.keys() == {"cvat", *kinds}
+    for name, kind in kinds.items():
+        (table,) = tables[name] if isinstance(tables[name], list) else [tables[name]]
+        assert list(table) == [field.name for field in fields(kind)], f"the keys of {name}, in the code's order"
+    one_login = re.sub(r"^(user|profile|port|ca_file) = .*$", "", text.split("[engine]")[0], flags=re.MULTILINE)
+    (tmp_path / "service.toml").write_text(one_login + "[engine]" + text.split("[engine]")[1])
+    monkeypatch.setenv("CVAT_ACCESS_TOKEN", "x")
+    code.load_config(tmp_path / "service.toml")
