@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from adapters._torch import import_torch
 from agent.contract import Context, Frame
 from agent.errors import BadPrediction, ConfigError
 from agent.models import load_model
@@ -19,7 +20,7 @@ from agent.predict import check_predictions
 from tests.support import hub_models
 from tests.support.hub_models import not_a_number, pictures
 
-torch = pytest.importorskip("torch")
+torch = import_torch()
 
 LABELS = {"labels": ["cat", "red car"]}
 PHRASES = {"phrases": {"cat": ["a cat", "a photo of a cat"]}}

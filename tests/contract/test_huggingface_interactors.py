@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from adapters._torch import import_torch
 from agent.contract import Prompts, Rectangle
 from agent.errors import BadPrediction, ConfigError, ModelLoadFailed
 from agent.models import load_model
 from tests.support import hub_models
 from tests.support.hub_models import not_a_number, pictures
 
-torch = pytest.importorskip("torch")
+torch = import_torch()
 
 MODELS = {
     "sam": ("sam", {}),

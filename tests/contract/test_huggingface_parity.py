@@ -7,13 +7,14 @@ import warnings
 import numpy as np
 import pytest
 
+from adapters._torch import import_torch
 from adapters.huggingface.pictures import Preparation, picture
 from agent.contract import Context, Frame, Mask, Prompts, Rectangle
 from agent.models import load_model
 from tests.support import hub_models
 from tests.support.hub_models import CLASSES, pictures
 
-torch = pytest.importorskip("torch")
+torch = import_torch()
 transformers = pytest.importorskip("transformers")
 
 
@@ -97,7 +98,7 @@ def test_sam(folder, version):
 def test_tracking_step_by_step_is_tracking_in_one_session(folder, make, arguments, kind):
     getattr(hub_models, make)(folder, **arguments)
     (first,) = pictures((64, 96))
-    frames = [Frame(i, str(i), np.roll(first.image, -2 * i, axis=1)) for i in range(20)]
+    frames = [Frame(i, str(i), np.roll(first.image, -2 * i, axis=1)) for i in range(12)]
     start = Mask(np.ones((30, 40), bool), 20, 10)
     ours = load(folder, task="tracking")
     model = getattr(transformers, f"{kind}Model").from_pretrained(

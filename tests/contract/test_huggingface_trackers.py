@@ -8,13 +8,14 @@ import struct
 import numpy as np
 import pytest
 
+from adapters._torch import import_torch
 from agent.contract import Frame, Mask, Points, Polygon, Rectangle
 from agent.errors import BadPrediction, ConfigError
 from agent.models import load_model
 from tests.support import hub_models
 from tests.support.hub_models import not_a_number, pictures
 
-torch = pytest.importorskip("torch")
+torch = import_torch()
 
 MODELS = {"sam2": ("sam2", {}), "edgetam": ("sam2", {"kind": "EdgeTamVideo"}), "sam3": ("sam3", {})}
 SHAPES = (

@@ -5,11 +5,12 @@ import json
 import numpy as np
 import pytest
 
+from adapters._torch import import_torch
 from agent.contract import Context, Frame
 from agent.errors import ConfigError, ModelLoadFailed, ModelNotFound
 from agent.models import load_model
 
-torch = pytest.importorskip("torch")
+torch = import_torch()
 
 
 def yolos(**more):

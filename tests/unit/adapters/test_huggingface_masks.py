@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from adapters._torch import import_torch
 from adapters.huggingface.crops import crop
 from adapters.huggingface.masks import filled, mask_of, parts, polygon_of, rectangle_of
 from adapters.huggingface.queries import Queries
@@ -12,7 +13,7 @@ from adapters.huggingface.text_detection import _lines
 from agent.contract import Context, Frame, Mask, Polygon, Rectangle
 from agent.errors import ConfigError
 
-torch = pytest.importorskip("torch")
+torch = import_torch()
 
 EMPTY = Frame(0, "empty", np.zeros((80, 120, 3), np.uint8))
 
