@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from agent.compose.named import open_named
 from agent.config import ServerSettings
 from agent.cvat.session import Session, open_session
 from agent.errors import ModelError
 from agent.host import Host
 from agent.lease import Lease, LocalLease
-from agent.models import LoadedModel, load_model
+from agent.models import LoadedModel
 from agent.options import Options
 from agent.plan import Plan
 from agent.report import RunReport
@@ -41,7 +42,7 @@ class OwnModel:
 @contextmanager
 def load_own(options: Options) -> Iterator[OwnModel]:
     """The model of the options, loaded for the block and closed after it."""
-    with closing(load_model(options.model, device=options.device, options=options.params)) as loaded:
+    with closing(open_named(options.model, device=options.device, options=options.params)) as loaded:
         size = options.batch_size or loaded.batch_size
         with Host(loaded.model, batch_size=size) as host:
             yield OwnModel(loaded, host)

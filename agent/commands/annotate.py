@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from agent.commands.options import model_options, model_params, server_options, server_settings
+from agent.commands.options import chosen_model, model_options, server_options, server_settings
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -101,9 +101,9 @@ def command(**values: Any) -> int:
     from agent.options import Options, Target
 
     target = Target.of(**{kind: values.pop(kind) for kind in Target.KINDS})
+    values = chosen_model(values)
     server = server_settings(values)
     files = {name: values.pop(name) for name in ("preview", "report", "ledger")}
     dry_run = values.pop("dry_run")
-    params = model_params(values.pop("params"))
-    options = Options.of(params=params, **values)
+    options = Options.of(**values)
     return run_annotation(server, target, options, dry_run=dry_run, **files)

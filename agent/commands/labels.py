@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from agent.commands.options import model_options, model_params, server_options, server_settings
+from agent.commands.options import chosen_model, model_options, server_options, server_settings
 
 
 @click.group("labels")
@@ -27,20 +27,21 @@ def command() -> None:
 @server_options
 def match(**values: Any) -> None:
     """Print the match, what will be dropped and why, and what may be meant instead."""
+    from agent.compose.named import open_named
     from agent.cvat.session import open_session
     from agent.cvat.work import find_work
     from agent.label_map import load_label_map
     from agent.labels import match_labels
-    from agent.models import load_model
     from agent.options import Target, parse_mapping
 
     target = Target.of(**{kind: values[kind] for kind in Target.KINDS})
+    values = chosen_model(values)
     server = server_settings(values)
     request = parse_mapping(values["mapping"])
     label_map = load_label_map(values["label_map"]) if values["label_map"] else None
     with open_session(server) as session:
         work = find_work(session, target)
-    model = load_model(values["model"], device=values["device"], options=model_params(values["params"]))
+    model = open_named(values["model"], device=values["device"], options=values["params"])
     for part in work:
         click.echo(f"task {part.task_id} {part.name!r}")
         found = match_labels(model.labels, part.labels, request=request, label_map=label_map)

@@ -54,7 +54,7 @@ _MODEL = (
         "--model",
         required=True,
         metavar="REF",
-        help="For example hf:facebook/detr-resnet-50, local:yolo.onnx.",
+        help="For example hf:facebook/detr-resnet-50, local:yolo.onnx; or the id of one of the [[models]] of --config.",
     ),
     click.option(
         "-p",
@@ -117,6 +117,30 @@ def _credentials(auth: str | None) -> tuple[str | None, str | None]:
         return None, None
     user, _, password = auth.partition(":")
     return user, password or os.environ.get("PASS") or click.prompt(f"Password for {user}", hide_input=True, err=True)
+
+
+def chosen_model(values: dict[str, Any]) -> dict[str, Any]:
+    """The values with `model`, an id of service.toml's [[models]] or a reference, as something that stands by itself.
+
+    `params` become typed, and what the model's table says of device, threshold, label map and batch size fills what no
+    option says. To be called before `server_settings`, which takes `config` out.
+    """
+    from agent.compose.named import resolved
+    from agent.service_config import load_models
+
+    models = load_models(values["config"])
+    reference, options = resolved(values["model"], models)
+    found = {**values, "model": reference, "params": {**options, **model_params(values["params"])}}
+    settings = next((settings for settings in models if settings.id == values["model"]), None)
+    if settings is not None:
+        given = {
+            "device": settings.device, "threshold": settings.threshold, "batch_size": settings.batch_size,
+            "label_map": str(settings.label_map) if settings.label_map else None,
+        }  # fmt: skip
+        for name, value in given.items():
+            if name in found and found[name] in (None, "auto") and value is not None:
+                found[name] = value
+    return found
 
 
 def model_params(params: tuple[str, ...]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from agent.compose import open_model
 from agent.compose.parts import Opener
 from agent.errors import ConfigError
 from agent.host import Host
+from agent.model_parts import is_composition
 from agent.models import LoadedModel
 from agent.service_config import ModelSettings
 
@@ -34,6 +35,36 @@ def open_named(
         return open_model(name, device=device, options=options, opener=opener)
     chosen = settings.device if device == "auto" and settings.device else device
     return open_model(settings.model, device=chosen, options={**settings.options, **(options or {})}, opener=opener)
+
+
+def resolved(name: str, models: Sequence[ModelSettings], inside: tuple[str, ...] = ()) -> tuple[str, dict[str, Any]]:
+    """The reference and the options of an id of `[[models]]`, ids within them replaced too: they stand by themselves.
+
+    What is no id is a reference, without options. ConfigError for a model that is a part of itself.
+    """
+    settings = next((settings for settings in models if settings.id == name), None)
+    if settings is None:
+        return name, {}
+    if name in inside:
+        raise ConfigError(f"model {name!r}: it is a part of itself: {' -> '.join([*inside, name])}")
+    options = dict(settings.options)
+    if is_composition(settings):
+        for key in ("of", "then"):
+            if key in options:
+                options[key] = _resolved_parts(options[key], models, (*inside, name))
+    return settings.model, options
+
+
+def _resolved_parts(wish: Any, models: Sequence[ModelSettings], inside: tuple[str, ...]) -> Any:
+    if isinstance(wish, list | tuple):
+        return [_resolved_parts(part, models, inside) for part in wish]
+    table: dict[str, Any] = (
+        {"model": wish} if isinstance(wish, str) else dict(wish) if isinstance(wish, Mapping) else {}
+    )
+    if not isinstance(table.get("model"), str):
+        return wish  # whoever opens it says what is wrong with it
+    reference, options = resolved(table["model"], models, inside)
+    return {**table, "model": reference, "options": {**options, **table.get("options", {})}}
 
 
 def opener_for(models: Sequence[ModelSettings], inside: tuple[str, ...] = ()) -> Opener:

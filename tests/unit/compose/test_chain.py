@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from agent.compose import open_model
-from agent.compose.named import open_named
+from agent.compose.named import open_named, resolved
 from agent.contract import (
     Attribute,
     BadPrediction,
@@ -300,3 +300,21 @@ def test_a_model_that_is_a_part_of_itself():
     models = [ModelSettings("a", "flips:", options={"of": "b"}), ModelSettings("b", "tiles:", options={"of": "a"})]
     with pytest.raises(ConfigError, match="model 'a': it is a part of itself: a -> b -> a"):
         open_named("a", models)
+
+
+def test_an_id_of_service_toml_stands_by_itself():
+    models = [
+        ModelSettings("faces", "opencv:face", options={"eyes": True}),
+        ModelSettings("mirrored", "flips:", options={"of": "faces"}),
+        ModelSettings(
+            "both", "ensemble:", options={"of": ["mirrored", {"model": "local:x.onnx", "weight": 2}], "iou": 0.5}
+        ),
+    ]
+    faces = {"model": "opencv:face", "options": {"eyes": True}}
+    parts = [{"model": "flips:", "options": {"of": faces}}, {"model": "local:x.onnx", "weight": 2, "options": {}}]
+    assert resolved("both", models) == ("ensemble:", {"of": parts, "iou": 0.5})
+    assert resolved("local:y.onnx", models) == ("local:y.onnx", {})
+    with pytest.raises(ConfigError, match="a -> b -> a"):
+        resolved(
+            "a", [ModelSettings("a", "flips:", options={"of": "b"}), ModelSettings("b", "flips:", options={"of": "a"})]
+        )
