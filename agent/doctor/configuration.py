@@ -41,9 +41,11 @@ def _file(patient: Patient) -> Finding:
 
 def _doors(patient: Patient) -> Finding:
     config, wanted = patient.config, wanted_doors(patient.config)
+    if not wanted and not config.models:
+        return ok("no doors and no models: this is for `cvat-sidecar annotate` and its like")
     if not wanted:
-        mend = "add [queue] (CVAT Online, Enterprise), [gateway] (every CVAT) or [[rules]]; `annotate` needs none"
-        return warning("no door is open: `cvat-sidecar serve` will not start", mend)
+        mend = "add [queue] (CVAT Online, Enterprise), [gateway] (every CVAT) or [[rules]]"
+        return warning("models, but no door that is open: `cvat-sidecar serve` will not start", mend)
     if not config.models:
         return failed("no models: `cvat-sidecar serve` will not start", "add a table [[models]]")
     offers = {door: [model.id for model in config.models if door in model.doors] for door in ("queue", "gateway")}

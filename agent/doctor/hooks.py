@@ -56,4 +56,7 @@ def _mend(status: int | None) -> str:
         return "give the webhook in CVAT the secret that webhook_secret_env names here"
     if status == 404:
         return "is that address the status page of `cvat-sidecar serve`?"
-    return "can CVAT's webhook worker reach that address? It refuses private ones unless SMOKESCREEN_OPTS allows them"
+    if status == 407:
+        # CVAT delivers by way of Smokescreen, which knows public addresses only (cvat-ai/cvat#6362).
+        return "CVAT delivers to no private address but SMOKESCREEN_OPTS=--allow-address=… on cvat_worker_webhooks"
+    return "can cvat_worker_webhooks reach that address?"
