@@ -81,6 +81,11 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
     show_default=True,
     help="Give up after more than this many.",
 )
+@click.option(
+    "--track",
+    is_flag=True,
+    help="Link the rectangles to tracks afterwards; `cvat-sidecar track` does it with more options.",
+)
 @click.option("--dry-run", is_flag=True, help="Do everything but upload.")
 @click.option(
     "--preview",
@@ -104,6 +109,11 @@ def command(**values: Any) -> int:
     values = chosen_model(values)
     server = server_settings(values)
     files = {name: values.pop(name) for name in ("preview", "report", "ledger")}
-    dry_run = values.pop("dry_run")
+    dry_run, track = values.pop("dry_run"), values.pop("track")
     options = Options.of(**values)
-    return run_annotation(server, target, options, dry_run=dry_run, **files)
+    code = run_annotation(server, target, options, dry_run=dry_run, **files)
+    if track and not dry_run and code in (0, 1):
+        from agent.commands.track import link_after
+
+        return link_after(server, target, files["ledger"]) or code
+    return code

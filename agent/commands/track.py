@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from agent.commands.options import model_params, server_options, server_settings
+
+if TYPE_CHECKING:
+    from agent.config import ServerSettings
+    from agent.options import Target
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -114,3 +118,12 @@ def command(**values: Any) -> int:
             return link_target(target, options, around, reidentifier=reidentifier, dry_run=values["dry_run"])
 
     return watch_run(server, work, None, values["report"], values["ledger"])
+
+
+def link_after(server: ServerSettings, target: Target, ledger: Path | None) -> int:
+    """Links what a run has just annotated, and returns the exit code."""
+    from agent.commands.running import watch_run
+    from agent.link_runs import link_target
+    from agent.linking import TrackOptions
+
+    return watch_run(server, lambda around: link_target(target, TrackOptions(), around), None, None, ledger)

@@ -158,3 +158,33 @@ def test_faults_double_nothing(sandbox, session, cli, where):
     cli("track", "--task", scene.task, "--of", "auto")
     for one, other in zip(clean.work.jobs, scene.work.jobs, strict=True):
         assert len(clean.stored(one)["tracks"]) == len(scene.stored(other)["tracks"])
+
+
+MOVING = """
+import sys
+sys.path.insert(0, {root!r})
+import cvat_sdk.auto_annotation as cvataa
+import numpy as np
+from tests.support.material import number_of
+
+spec = cvataa.DetectionFunctionSpec(labels=[cvataa.label_spec("thing", 0, type="rectangle")])
+
+def detect(context, image):
+    left = 2.0 * number_of(np.asarray(image.convert("RGB")))
+    return [cvataa.rectangle(0, [left, 5.0, left + 30, 40.0])]
+"""
+
+
+def test_annotate_and_link_in_one_go(session, cli, tmp_path):
+    function = tmp_path / "moving.py"
+    function.write_text(MOVING.format(root=str(Path(__file__).parents[2])))
+    task = make_video_task(session, frames=20, labels=[{"name": "thing"}])
+    done = cli("annotate", "--task", task, "--model", f"cvat:{function}", "--track")
+    assert done.exit_code == 0, done.output
+    (work,) = find_work(session, Target("task", task))
+    stored = get_annotations(session, work.jobs[0].id)
+    assert stored["shapes"] == []
+    (track,) = stored["tracks"]
+    frames = [shape["frame"] for shape in track["shapes"]]
+    assert (frames[0], frames[-1]) == (0, 19)
+    assert len(frames) <= 4
