@@ -29,8 +29,13 @@ CREATE INDEX IF NOT EXISTS objects_by_job ON objects (job);
 CREATE TABLE IF NOT EXISTS skipped (
     run TEXT NOT NULL, job INTEGER NOT NULL, frame INTEGER NOT NULL, reason TEXT NOT NULL,
     PRIMARY KEY (run, job, frame));
+CREATE TABLE IF NOT EXISTS rule_jobs (
+    server TEXT NOT NULL, rule TEXT NOT NULL, job INTEGER NOT NULL, key TEXT NOT NULL, model_version TEXT NOT NULL,
+    status TEXT NOT NULL, run TEXT, begun REAL NOT NULL, updated REAL NOT NULL, tries INTEGER NOT NULL DEFAULT 0,
+    next_try REAL NOT NULL DEFAULT 0, job_updated TEXT, marker TEXT, owed TEXT, issue INTEGER, error TEXT,
+    PRIMARY KEY (server, rule, job, key));
 """
-VERSION = 1
+VERSION = 1  # of what older programs would misread; a table more does not trouble them
 
 
 def default_path() -> Path:
@@ -39,6 +44,10 @@ def default_path() -> Path:
         return Path(place)
     state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
     return Path(state).expanduser() / "cvat-sidecar" / "ledger.sqlite3"
+
+
+class HeldElsewhere(BadRequest):
+    """Another process, or another thread, is working on it."""
 
 
 class LedgerFile:
@@ -82,7 +91,13 @@ class LedgerFile:
     @contextmanager
     def hold(self, run: str) -> Iterator[None]:
         """Keeps other processes of this machine from working on the run; a killed process lets go of it."""
-        path = self.path.with_name(f"{self.path.name}.{run}.lock")
+        with self.lock(run, f"run {run}"):
+            yield
+
+    @contextmanager
+    def lock(self, name: str, what: str) -> Iterator[None]:
+        """Keeps a name to ourselves, on this machine, while the block runs; HeldElsewhere where somebody has it."""
+        path = self.path.with_name(f"{self.path.name}.{name}.lock")
         try:
             file = path.open("w")
         except OSError as error:
@@ -94,7 +109,7 @@ class LedgerFile:
             except OSError:
                 free = False
             if not free:
-                raise BadRequest(f"run {run}: another process is working on it")
+                raise HeldElsewhere(f"{what}: another process is working on it")
             try:
                 yield
             finally:

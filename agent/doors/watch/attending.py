@@ -1,0 +1,214 @@
+"""One job for one rule: looked at again, claimed, begun or gone on with, and brought to an end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+
+from agent.activity import Request
+from agent.cvat.jobs import Job, find_job
+from agent.doors.watch.attended import Attended, Watcher
+from agent.doors.watch.claims import new_marker
+from agent.doors.watch.endings import Endings
+from agent.doors.watch.place import Place
+from agent.doors.watch.rules import Rule
+from agent.errors import BadRequest, ModelError, RequestCancelled, ServerRefused
+from agent.hosted import HostedModel
+from agent.ledger import Ledger, RunRecord
+from agent.ledger_rules import PENDING, RuleJob
+from agent.options import Target
+from agent.plan import Plan
+from agent.report import RunReport
+from agent.runs import Surroundings, resume, start
+
+log = logging.getLogger(__name__)
+
+SOON = 30.0
+"""Seconds after a failure before which not even a changed job is tried again."""
+
+
+def is_due(row: RuleJob | None, job: Job, now: float) -> bool:
+    """Whether a job that fits a rule is to be begun or gone on with, after what is remembered of it."""
+    if row is None or row.status == "superseded":
+        return True
+    changed = job.updated != row.job_updated
+    if row.status == "cancelled":
+        return changed
+    if row.status == "failed" and changed and now >= row.updated + SOON:
+        return True
+    return row.status in PENDING and now >= row.next_try
+
+
+class Attendant:
+    """Attends to a job, which its caller holds. What goes wrong with the job is remembered, and does not leave here."""
+
+    def __init__(self, place: Place, rule: Rule, job: int) -> None:
+        self.error: Exception | None = None
+        """What has ended the run, if something has."""
+        self._place, self._rule, self._job = place, rule, job
+        self._memory = place.memory
+        self._endings = Endings(place, rule)
+
+    def attend(self, hosted: HostedModel) -> bool:
+        """Does what is to be done now; whether there was something. ModelError for a model of another kind."""
+        if hosted.loaded.kind != "detector":
+            raise ModelError(f"{self._rule.model}: it is a model of the kind {hosted.loaded.kind}, allowed: detector")
+        version = hosted.loaded.version
+        key = self._rule.key(version)
+        rows = self._memory.of_job(self._rule.name, self._job)
+        row = rows.get(key)
+        if row is not None and row.owed is not None:
+            self._endings.pay(row, row.owed)
+        job = find_job(self._place.session, self._job)
+        self._place.reach.answered()
+        earlier = self._record(row)
+        if row is not None and row.status in PENDING and earlier is not None and earlier.status in ("done", "undone"):
+            self._settle(row, job, earlier)
+            return True
+        step = self._step(row, rows, job)
+        if step is None or job is None:
+            return False
+        goes_on = earlier is not None and earlier.status in ("running", "interrupted", "failed")
+        return self._begin(hosted, self._new_row(key, version, row, goes_on, step), row, job, step)
+
+    # -------------------------------------------------------------- deciding
+
+    def _step(self, row: RuleJob | None, rows: Mapping[str, RuleJob], job: Job | None) -> str | None:
+        """`claim` a job that is to be had, `go` on with one that is ours already; None: leave it."""
+        ours = [one for one in rows.values() if one.status in PENDING]
+        if job is not None and (reason := self._rule.unfit(job)) is None:
+            too_old = row is None and self._rule.is_too_old(job, self._place.now())
+            if too_old or not is_due(row, job, self._place.timestamp()):
+                return None
+            return "go" if self._rule.held_state is None else "claim"
+        reason = self._rule.taken_back(job)
+        if reason is None and ours and job is not None:
+            reason = next((why for one in ours if (why := self._not_claimed(one, job))), None)
+            if reason is None:
+                return "go" if any(self._place.timestamp() >= one.next_try for one in ours) else None
+        for one in ours:
+            self._endings.give_up(one, job, reason or "it is none of ours")
+        return None
+
+    def _not_claimed(self, row: RuleJob, job: Job) -> str | None:
+        """Why a job that has the state of our claim may be another's after all: we died in the middle of claiming."""
+        if row.status != "claiming" or row.marker is None:
+            return None
+        ours = self._place.claims.is_ours(job, row.marker)
+        self._place.claims.clear(job.id, row.marker)
+        return None if ours else "it is not sure who has claimed it; set its state back to have it annotated"
+
+    def _record(self, row: RuleJob | None) -> RunRecord | None:
+        """The ledger's record of the row's run."""
+        if row is None or row.run is None or row.status == "superseded":
+            return None
+        with Ledger(self._place.shared.ledger) as ledger:
+            try:
+                return ledger.run(row.run)
+            except BadRequest:
+                return None
+
+    def _settle(self, row: RuleJob, job: Job | None, record: RunRecord) -> None:
+        """Takes note of what became of a run without us: it was gone on with, or taken back, by hand."""
+        if record.status == "done":
+            self._endings.done(row)
+        else:
+            self._endings.give_up(row, job, f"run {record.id} was undone")
+
+    def _new_row(self, key: str, version: str, row: RuleJob | None, goes_on: bool, step: str) -> RuleJob:
+        now = self._place.timestamp()
+        old = row or RuleJob(self._rule.name, self._job, key, version, "running")
+        return replace(
+            old,
+            status="claiming" if step == "claim" else "running",
+            run=old.run if goes_on else None,
+            begun=old.begun if goes_on else now,
+            updated=now,
+            marker=new_marker() if step == "claim" else None,
+        )
+
+    # --------------------------------------------------------------- working
+
+    def _begin(self, hosted: HostedModel, row: RuleJob, before: RuleJob | None, job: Job, step: str) -> bool:
+        limit = self._rule.settings.jobs_per_hour if row.run is None else None
+        if before is not None and before.marker is not None:
+            self._place.claims.clear(job.id, before.marker)
+        if not self._memory.begin(row, limit=limit):
+            return False
+        if step == "claim" and not self._claim(row, before, job):
+            return False
+        what = f"job {job.id} by rule {self._rule.name}"
+        try:
+            with self._place.shared.activity.begin("watch", "rule", self._rule.model, what) as request:
+                self._work(hosted, row, request, retry_skipped=before is not None and before.status == "failed")
+        except Exception as error:  # it is remembered, and activity has told it
+            self.error = error
+        return True
+
+    def _claim(self, row: RuleJob, before: RuleJob | None, job: Job) -> bool:
+        state = self._rule.held_state
+        if state is None or row.marker is None:
+            return True
+        try:
+            ours = self._place.claims.take(job, row.marker, state, self._rule.unfit)
+        except ServerRefused as error:
+            self._place.claims.clear(job.id, row.marker)
+            self._endings.failed(row, error)
+            return False
+        except RequestCancelled:
+            self._restore(row, before)
+            raise
+        if ours:
+            self._memory.change(row, status="running", marker=None)
+        else:
+            self._restore(row, before)
+        return ours
+
+    def _restore(self, row: RuleJob, before: RuleJob | None) -> None:
+        if before is None:
+            self._memory.forget(row)
+        else:
+            self._memory.write(before)
+
+    def _work(self, hosted: HostedModel, row: RuleJob, request: Request, *, retry_skipped: bool) -> None:
+        place = self._place
+        attended = Attended(self._rule, row.job, request, place.shared.stop)
+
+        def started(run: str | None, plans: Sequence[Plan]) -> None:
+            if run is not None:
+                # Before the first upload: whatever is sent belongs to a run that we would find again.
+                self._memory.change(row, run=run)
+                request.belongs_to(run)
+            for warning in (warning for plan in plans for warning in plan.warnings):
+                log.info("job %d: %s", row.job, warning)
+
+        around = Surroundings(
+            server=place.shared.config.server,
+            ledger=place.shared.ledger,
+            stop=attended.cancelled,
+            started=started,
+            ended=lambda report: _tell_stages(request, report),
+            session=place.session,
+            borrow=lambda options: nullcontext(hosted),
+            lease=attended,
+            may_finish=attended.may_finish,
+        )
+        try:
+            with place.attending(attended), Watcher(attended, place.session, self._check_seconds):
+                if row.run is not None:
+                    resume(row.run, around, retry_skipped=retry_skipped)
+                else:
+                    start(Target("job", row.job), self._rule.options, around)
+        except BaseException as error:
+            self._endings.broke_off(row, attended, error)
+            raise
+        self._endings.done(row)
+
+    def _check_seconds(self) -> float:
+        return self._place.shared.config.watch.check_seconds
+
+
+def _tell_stages(request: Request, report: RunReport) -> None:
+    request.spent({stage: seconds for stage, seconds in report.seconds.items() if stage != "whole run"})

@@ -1,0 +1,135 @@
+"""How a rule's run on a job ends: what is remembered of it, the job's state, and what people are told."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from agent.cvat.issues import leave_issue, resolve_issue
+from agent.cvat.jobs import Job, find_job, set_state
+from agent.doors.watch.attended import Attended, Stop
+from agent.doors.watch.hours import pause_after
+from agent.doors.watch.place import Place
+from agent.doors.watch.rules import Rule
+from agent.errors import ConfigError, RequestCancelled, ServerError, ServerUnavailable, public_message
+from agent.ledger_file import HeldElsewhere
+from agent.ledger_rules import RuleJob
+
+log = logging.getLogger(__name__)
+
+
+class Endings:
+    """Ends what a rule did on one job."""
+
+    def __init__(self, place: Place, rule: Rule) -> None:
+        self._place, self._rule = place, rule
+
+    def done(self, row: RuleJob) -> None:
+        """The job is annotated."""
+        owed = self._rule.settings.state_when_done
+        self._change(row, status="done", tries=0, next_try=0.0, owed=owed, error=None, marker=None)
+        self.pay(row, owed)
+        if row.issue is not None:
+            self._at_server(row.job, "the issue stays open", resolve_issue, self._place.session, row.issue)
+
+    def broke_off(self, row: RuleJob, attended: Attended, error: BaseException) -> None:
+        """The run ended by an error, which may be that somebody did not want it any more."""
+        if attended.why is Stop.ENDING:
+            self._change(row, status="interrupted", next_try=0.0)
+        elif attended.why is not None:
+            self._given_up(row, str(error), again=attended.why is Stop.TAKEN_BACK)
+        elif isinstance(error, RequestCancelled):
+            self._change(row, status="interrupted", next_try=0.0)  # the model was taken away under it
+        elif isinstance(error, ServerUnavailable | HeldElsewhere):
+            self.later(row, error)
+        else:
+            self._look_why(row, error)
+
+    def later(self, row: RuleJob, error: BaseException) -> None:
+        """Nobody's fault but the server's, or somebody else is at it: go on with it after a while."""
+        tries = row.tries + 1
+        wait = pause_after(tries, self._place.jitter())
+        next_try = self._place.timestamp() + wait
+        self._change(row, status="interrupted", tries=tries, next_try=next_try, error=str(error)[:500])
+        if isinstance(error, ServerError):
+            self._place.reach.failed(error, self._place.now())
+
+    def failed(self, row: RuleJob, error: BaseException) -> None:
+        """The job could not be annotated."""
+        tries, owed = row.tries + 1, self._rule.settings.state_when_failed
+        wait = pause_after(tries, self._place.jitter())
+        next_try = self._place.timestamp() + wait
+        text = str(error) or type(error).__name__
+        self._change(row, status="failed", tries=tries, next_try=next_try, owed=owed, error=text[:500])
+        self.pay(row, owed)
+        log.info("job %d: rule %s tries it again in %.0f s, or when it changes", row.job, self._rule.name, wait)
+        if self._rule.settings.issue_on_failure and row.issue is None:
+            self._leave_issue(row, error)
+        job = self._at_server(row.job, "it may be tried again too soon", find_job, self._place.session, row.job)
+        self._change(row, job_updated=job.updated if isinstance(job, Job) else None)
+
+    def give_up(self, row: RuleJob, job: Job | None, reason: str) -> None:
+        """The job is not ours (any more); it may be again when it changes."""
+        log.info("job %d: rule %s leaves it, %s", row.job, self._rule.name, reason)
+        self._change(row, status="cancelled", error=reason[:500], owed=None, marker=None,
+                     job_updated=None if job is None else job.updated)  # fmt: skip
+
+    def pay(self, row: RuleJob, owed: str | None) -> None:
+        """Gives the job the state that it is to have, unless somebody has changed it meanwhile."""
+        if owed is None:
+            return
+        session = self._place.session
+        try:
+            job = find_job(session, row.job)
+            reason = self._rule.taken_back(job)
+            if reason is not None:
+                log.info("job %d: its state is left as it is: %s", row.job, reason)
+            elif job is not None and job.state != owed:
+                set_state(session, row.job, owed)
+        except ServerUnavailable as error:
+            log.warning("job %d: its state %r has to wait: %s", row.job, owed, error)
+            return
+        except ServerError as error:
+            log.warning("job %d: its state could not be set to %r: %s", row.job, owed, error)
+        self._change(row, owed=None)
+
+    # ---------------------------------------------------------------- inside
+
+    def _given_up(self, row: RuleJob, reason: str, *, again: bool) -> None:
+        """Somebody has stopped the run. `again`: at the server, where it may have been handed to us again since."""
+        job = self._at_server(row.job, "it may be begun again", find_job, self._place.session, row.job)
+        if not isinstance(job, Job) or (again and self._rule.unfit(job) is None):
+            job = None
+        self.give_up(row, job, reason)
+
+    def _look_why(self, row: RuleJob, error: BaseException) -> None:
+        """A refused upload can mean that the job is somebody else's now: that is no failure."""
+        job = self._at_server(row.job, "why it failed stays open", find_job, self._place.session, row.job)
+        gone = job is None or isinstance(job, Job)
+        if isinstance(error, ServerError) and gone and (reason := self._rule.taken_back(job)) is not None:
+            self._given_up(row, reason, again=True)
+        else:
+            self.failed(row, error)
+
+    def _leave_issue(self, row: RuleJob, error: BaseException) -> None:
+        # A configuration's errors name files of this machine.
+        public = "The sidecar's configuration is wrong" if isinstance(error, ConfigError) else public_message(error)
+        message = f"cvat-sidecar could not annotate this job for the rule {self._rule.name!r}: {public}"
+        job = self._at_server(row.job, "no issue is left", find_job, self._place.session, row.job)
+        if not isinstance(job, Job):
+            return
+        frame = job.first_frame or 0
+        issue = self._at_server(row.job, "no issue is left", leave_issue, self._place.session, job.id, frame, message)
+        if isinstance(issue, int):
+            self._change(row, issue=issue)
+
+    def _at_server(self, job: int, consequence: str, call: Any, *values: Any) -> Any:
+        """What the server answers; the ServerError itself where it does not."""
+        try:
+            return call(*values)
+        except ServerError as error:
+            log.warning("job %d: %s: %s", job, consequence, error)
+            return error
+
+    def _change(self, row: RuleJob, **values: Any) -> None:
+        self._place.memory.change(row, updated=self._place.timestamp(), **values)

@@ -1,0 +1,152 @@
+"""What all behind the watch door share: memory, clock, the jobs at work, and whether the server can be reached."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from agent.cvat.session import Session
+from agent.doors import Shared
+from agent.doors.watch.attended import Attended, Stop
+from agent.doors.watch.claims import Claims
+from agent.doors.watch.hours import pause_after
+from agent.errors import RequestCancelled, ServerError
+from agent.ledger_rules import RuleMemory
+
+log = logging.getLogger(__name__)
+
+FIRST_WAIT, LONGEST_WAIT = 5.0, 300.0
+"""Seconds between two looks at a server that cannot be reached: doubled each time."""
+
+
+def local_now() -> datetime:
+    """The time here, with its zone."""
+    return datetime.now().astimezone()
+
+
+class Reach:
+    """Whether the server answers, and when it is to be asked again if not. Threads may share it."""
+
+    def __init__(self, jitter: Callable[[], float], clock: Callable[[], float] = time.monotonic) -> None:
+        self._jitter, self._clock = jitter, clock
+        self._lock = threading.Lock()
+        self._failures = 0
+        self._next = 0.0
+        self._since: datetime | None = None
+        self._said = ""
+
+    def failed(self, error: ServerError, now: datetime) -> None:
+        with self._lock:
+            self._failures += 1
+            wait = pause_after(self._failures, self._jitter(), first=FIRST_WAIT, longest=LONGEST_WAIT)
+            asked = getattr(error, "retry_after", None) or 0.0
+            self._next = self._clock() + max(wait, asked)
+            self._since = self._since or now
+            self._said = str(error)
+        log.warning("watch: %s; looking again in %.0f s", error, max(wait, asked))
+
+    def answered(self) -> None:
+        with self._lock:
+            if self._failures:
+                log.info("watch: the server answers again")
+            self._failures, self._next, self._since = 0, 0.0, None
+
+    @property
+    def wait(self) -> float:
+        """Seconds until the server is to be asked again; 0 while it answers."""
+        with self._lock:
+            return max(0.0, self._next - self._clock())
+
+    @property
+    def trouble(self) -> str | None:
+        """What is wrong, for a person."""
+        with self._lock:
+            return f"cannot use the server since {self._since:%H:%M:%S}: {self._said}" if self._since else None
+
+
+@dataclass(slots=True)
+class Place:
+    """Where jobs are attended to."""
+
+    shared: Shared
+    memory: RuleMemory
+    settle: float
+    now: Callable[[], datetime] = local_now
+    jitter: Callable[[], float] = random.random
+    clock: Callable[[], float] = time.monotonic
+    closing: threading.Event = field(default_factory=threading.Event)
+    """Set when the door ends: nobody may begin anything more."""
+    reach: Reach = field(init=False)
+    claims: Claims = field(init=False)
+    _attended: dict[int, Attended] = field(default_factory=dict)
+    _visitors: int = 0
+    _changed: threading.Condition = field(default_factory=threading.Condition)
+
+    def __post_init__(self) -> None:
+        self.reach = Reach(self.jitter, self.clock)
+        self.claims = Claims(self.session, self.closing, settle=self.settle)
+
+    @property
+    def session(self) -> Session:
+        return self.shared.session
+
+    def timestamp(self) -> float:
+        """Seconds since the epoch."""
+        return self.now().timestamp()
+
+    @contextmanager
+    def visited(self) -> Iterator[None]:
+        """Counts whoever is here while the block runs: what all share must not be closed under them."""
+        with self._changed:
+            self._visitors += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._visitors -= 1
+                self._changed.notify_all()
+
+    @contextmanager
+    def attending(self, attended: Attended) -> Iterator[None]:
+        """Counts a job among those at work while the block runs. RequestCancelled when the door ends."""
+        with self._changed:
+            if self.closing.is_set():
+                raise RequestCancelled(Stop.ENDING.value)
+            self._attended[attended.job] = attended
+        try:
+            yield
+        finally:
+            with self._changed:
+                del self._attended[attended.job]
+
+    def at_work(self) -> list[Attended]:
+        with self._changed:
+            return list(self._attended.values())
+
+    def is_at_work(self, job: int, rule: str) -> bool:
+        """Whether the rule is working on the job."""
+        with self._changed:
+            attended = self._attended.get(job)
+        return attended is not None and attended.rule.name == rule
+
+    def look_at(self, job: int | None) -> bool:
+        """Lets a job at work be looked at now, because something about it has changed; False where it is not there."""
+        with self._changed:
+            attended = None if job is None else self._attended.get(job)
+        if attended is not None:
+            attended.nudged.set()
+        return attended is not None
+
+    def end(self, patience: float) -> bool:
+        """Stops all that is at work; whether everybody has left within so many seconds."""
+        with self._changed:
+            self.closing.set()
+            for attended in self._attended.values():
+                attended.stop(Stop.ENDING, Stop.ENDING.value)
+            return self._changed.wait_for(lambda: not self._visitors, patience)

@@ -1,0 +1,100 @@
+"""What a rule may ask of its runs: the options of `annotate`, as service.toml writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from agent.domain import Roi
+from agent.errors import ConfigError
+from agent.label_map import load_label_map
+from agent.options import Options
+from agent.selection import parse_selection
+from agent.service_config import EngineSettings, ModelSettings, Share
+from agent.toml_tables import read_table
+
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+Text = Annotated[str, Field(min_length=1)]
+
+
+@dataclass(frozen=True, slots=True)
+class RuleOptions:
+    """`options = {…}` of a rule. The model's own settings are with the model."""
+
+    threshold: Share | None = None
+    mapping: Mapping[Text, str] = field(default_factory=dict)
+    """Model label -> task label; "" drops it."""
+    label_map: Text | None = None
+    """A label map by name, or a file, relative to service.toml."""
+    quality: Literal["compressed", "original"] = "compressed"
+    frames: Text = "all"
+    seed: int = 0
+    roi: tuple[int, int, int, int] | None = None
+    masks_as_polygons: bool = False
+    tolerance: NotNegative = 1.0
+    skip_overlapping: Share | None = None
+    min_area: NotNegative = 1.0
+    max_per_frame: Count | None = None
+    replace: Literal["rule", "none", "own", "all"] = "rule"
+    """What makes room when a job is annotated again: by default what the same rule made and nobody has changed."""
+    ground_truth: bool = False
+    """Ground truth jobs too."""
+    honeypots: bool = False
+    max_bad_frames: Annotated[int, Field(ge=0)] = 50
+
+
+def read_options(table: Mapping[str, object], place: str, folder: Path) -> RuleOptions:
+    """The options of a rule; ConfigError with `place` for the first that is wrong. Files are looked for in `folder`."""
+    options = read_table(RuleOptions, table, place)
+    try:
+        parse_selection(options.frames, options.seed)
+        if options.label_map is not None:
+            load_label_map(_near(options.label_map, folder))
+    except ConfigError as error:
+        raise ConfigError(f"{place}: {error}") from error
+    if options.roi is not None:
+        try:
+            Roi(*options.roi)
+        except ValueError as error:
+            allowed = "[left, top, right, bottom] in pixels, left < right, top < bottom"
+            raise ConfigError(f"{place}: roi: got {list(options.roi)}, allowed: {allowed}") from error
+    return options
+
+
+def run_options(rule: str, wish: RuleOptions, model: ModelSettings, engine: EngineSettings, folder: Path) -> Options:
+    """All that a run of the rule needs to know, so that the command line can go on with it too."""
+    label_map = _near(wish.label_map, folder) if wish.label_map is not None else None
+    return Options(
+        model=model.model,
+        params=dict(model.options),
+        device=model.device or engine.device,
+        batch_size=model.batch_size,
+        threshold=model.threshold if wish.threshold is None else wish.threshold,
+        mapping={name: target or None for name, target in wish.mapping.items()},
+        label_map=label_map or (str(model.label_map) if model.label_map else None),
+        quality=wish.quality,
+        selection=wish.frames,
+        seed=wish.seed,
+        roi=wish.roi,
+        masks_as_polygons=wish.masks_as_polygons,
+        tolerance=wish.tolerance,
+        skip_overlapping=wish.skip_overlapping,
+        min_area=wish.min_area,
+        max_per_frame=wish.max_per_frame,
+        replace=wish.replace,
+        ground_truth=wish.ground_truth,
+        honeypots=wish.honeypots,
+        max_bad_frames=wish.max_bad_frames,
+        rule=rule,
+    )
+
+
+def _near(label_map: str, folder: Path) -> str:
+    """A bare name is one of the label maps that come with the program, unless there is such a file."""
+    near = folder / label_map
+    return str(near) if near.exists() else label_map
