@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from agent.contract import Context, Frame, PromptNeeds, Prompts, Rectangle
+from agent.doctor.findings import counted
 from agent.errors import BadPrediction, SidecarError
 from agent.models import LoadedModel
 from agent.predict import check_predictions
@@ -37,7 +38,7 @@ def _try(loaded: LoadedModel, frame: Frame) -> str:
         (found,) = check_predictions(model.detect([frame], Context()), [frame], loaded.labels)
         if isinstance(found, BadPrediction):
             raise found
-        return f"{len(found)} detections"
+        return counted(len(found), "detection")
     if loaded.kind == "interactor":
         needs = getattr(model, "needs", PromptNeeds())
         marked = Prompts(
@@ -46,7 +47,7 @@ def _try(loaded: LoadedModel, frame: Frame) -> str:
             box=None if needs.box == "no" else BOX,
             texts=("box",) if needs.texts else (),
         )
-        return f"{len(model.segment(model.embed(frame), marked))} shapes for a click"
+        return f"{counted(len(model.segment(model.embed(frame), marked)), 'shape')} for a click"
     if loaded.kind == "tracker":
         if "rectangle" not in model.shape_types:
             return "not run: it follows no rectangles"
