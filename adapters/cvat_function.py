@@ -1,8 +1,8 @@
 """Any existing CVAT auto-annotation function: `cvat:path/func.py`, `cvat:package.module`.
 
 Loaded as cvat-cli loads it by --function-file and --function-module; the options of the model are the parameters of
-its `create`, with the types that `-p NAME=TYPE:VALUE` gives them. Detection functions run; interaction and tracking
-functions are told apart and refused.
+its `create`, with the types that `-p NAME=TYPE:VALUE` gives them. The function's spec says whether it detects,
+interacts or tracks.
 """
 
 from __future__ import annotations
@@ -11,33 +11,33 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
-import re
 import sys
-import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from adapters._cvat.annotations import AnnotationReader
+from adapters._cvat.calling import called, where
+from adapters._cvat.interaction import FunctionInteractor
 from adapters._cvat.labels import model_labels
+from adapters._cvat.tracking import FunctionTracker
 from agent.contract import (
     BadPrediction,
     ConfigError,
     Context,
     Detection,
     Frame,
-    ModelError,
     ModelLoadFailed,
     ModelNotFound,
 )
 
 _MODULE_NAME = "__cvat_function__"
-"""The name under which cvat-cli runs a function's file."""
+"""The name under which cvat-cli runs a function's file; with something that tells several of them apart."""
 
 
-def load(name: str, /, *, device: str, **options: Any) -> FunctionDetector:
-    """The detection function in a Python file or module; `device` goes to a `create` that takes one."""
+def load(name: str, /, *, device: str, **options: Any) -> FunctionDetector | FunctionInteractor | FunctionTracker:
+    """The function in a Python file or module; `device` goes to a `create` that takes one."""
     owner = f"cvat:{name}"
     module = _load_file(Path(name).expanduser(), owner) if _is_path(name) else _load_module(name, owner)
     function = _create(module, options, device, owner)
@@ -46,14 +46,26 @@ def load(name: str, /, *, device: str, **options: Any) -> FunctionDetector:
         raise ModelLoadFailed(f"{owner}: has no 'spec' attribute, which every CVAT function has")
     from cvat_sdk import auto_annotation as cvataa
 
-    if isinstance(spec, (cvataa.InteractionFunctionSpec, cvataa.TrackingFunctionSpec)):
-        kind = "an interaction" if isinstance(spec, cvataa.InteractionFunctionSpec) else "a tracking"
-        raise ModelLoadFailed(f"{owner}: got {kind} function, allowed so far: detection functions")
-    if not isinstance(spec, cvataa.DetectionFunctionSpec):
-        raise ModelLoadFailed(f"{owner}: spec: got {type(spec).__name__}, allowed: DetectionFunctionSpec")
-    if not callable(getattr(function, "detect", None)):
-        raise ModelLoadFailed(f"{owner}: has no detect(context, image)")
-    return FunctionDetector(owner, function, _facts(name, module, options))
+    facts = _facts(name, module, options)
+    if isinstance(spec, cvataa.DetectionFunctionSpec):
+        _check_methods(function, owner, "detect(context, image)")
+        return FunctionDetector(owner, function, facts)
+    if isinstance(spec, cvataa.InteractionFunctionSpec):
+        _check_methods(function, owner, "detect(context, pp_image, prompts)")
+        return FunctionInteractor(owner, function, facts)
+    if isinstance(spec, cvataa.TrackingFunctionSpec):
+        _check_methods(
+            function, owner, "init_tracking_state(context, pp_image, shape)", "track(context, pp_image, state)"
+        )
+        return FunctionTracker(owner, function, facts)
+    allowed = "DetectionFunctionSpec, InteractionFunctionSpec, TrackingFunctionSpec"
+    raise ModelLoadFailed(f"{owner}: spec: got {type(spec).__name__}, allowed: {allowed}")
+
+
+def _check_methods(function: Any, owner: str, *methods: str) -> None:
+    for method in methods:
+        if not callable(getattr(function, method.partition("(")[0], None)):
+            raise ModelLoadFailed(f"{owner}: has no {method}")
 
 
 class FunctionDetector:
@@ -73,12 +85,8 @@ class FunctionDetector:
     def _detect_one(self, frame: Frame, context: Context) -> list[Detection]:
         from PIL import Image
 
-        try:
-            found = self._function.detect(_function_context(frame, context), Image.fromarray(frame.image))
-        except ModelError:
-            raise
-        except Exception as error:
-            raise BadPrediction(f"{self._owner}: {_where(error)}") from error
+        asked = _function_context(frame, context)
+        found = called(self._owner, lambda: self._function.detect(asked, Image.fromarray(frame.image)))
         try:
             return self._reader.read(found, frame, no_masks=context.masks_as_polygons)
         except BadPrediction as error:
@@ -104,15 +112,17 @@ def _is_path(name: str) -> bool:
 def _load_file(path: Path, owner: str) -> ModuleType:
     if not path.is_file():
         raise ModelNotFound(f"{owner}: there is no such file")
-    spec = importlib.util.spec_from_file_location(_MODULE_NAME, path)
+    # By the place, so that what it pickles can be read again by the next process.
+    name = f"{_MODULE_NAME}{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ModelLoadFailed(f"{owner}: got a file that is not Python source, allowed: a .py file")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[_MODULE_NAME] = module  # dataclasses look their module up
+    sys.modules[name] = module  # dataclasses look their module up
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise ModelLoadFailed(f"{owner}: {_where(error)}") from error
+        raise ModelLoadFailed(f"{owner}: {where(error)}") from error
     return module
 
 
@@ -122,9 +132,9 @@ def _load_module(name: str, owner: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name and (name == error.name or name.startswith(error.name + ".")):
             raise ModelNotFound(f"{owner}: there is no module {error.name!r}; a file ends in .py") from error
-        raise ModelLoadFailed(f"{owner}: {_where(error)}") from error
+        raise ModelLoadFailed(f"{owner}: {where(error)}") from error
     except Exception as error:
-        raise ModelLoadFailed(f"{owner}: {_where(error)}") from error
+        raise ModelLoadFailed(f"{owner}: {where(error)}") from error
 
 
 def _create(module: Any, options: Mapping[str, Any], device: str, owner: str) -> Any:
@@ -144,7 +154,7 @@ def _create(module: Any, options: Mapping[str, Any], device: str, owner: str) ->
     try:
         return create(**options)
     except Exception as error:
-        raise ModelLoadFailed(f"{owner}: {_where(error)}") from error
+        raise ModelLoadFailed(f"{owner}: {where(error)}") from error
 
 
 def _facts(name: str, module: Any, options: Mapping[str, Any]) -> dict[str, str]:
@@ -154,14 +164,3 @@ def _facts(name: str, module: Any, options: Mapping[str, Any]) -> dict[str, str]
         digest = hashlib.sha256(Path(file).read_bytes() + repr(sorted(options.items())).encode())
         facts["version"] = f"sha256:{digest.hexdigest()[:16]}"
     return facts
-
-
-def _where(error: BaseException) -> str:
-    """The error with the line of the function that it comes from: this is other people's code."""
-    frames = list(traceback.extract_tb(error.__traceback__))
-    theirs = [f for f in frames if f.filename != __file__ and not re.search(r"site-packages|lib/python", f.filename)]
-    frames = theirs or frames
-    place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
-    if isinstance(error, SyntaxError):
-        place = f" ({Path(error.filename or '').name}, line {error.lineno})"
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}{place}"

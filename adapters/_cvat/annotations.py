@@ -152,9 +152,15 @@ def _skeleton(annotation: Any, label: _Known) -> Skeleton:
 
 
 def _plain(annotation: Any, kind: str, frame: Frame) -> Shape:
-    """A shape without parts; CVAT writes an ellipse as centre, right edge, top edge."""
-    points = tuple(annotation.points)
     rotation = float(getattr(annotation, "rotation", 0.0))
+    return plain_shape(kind, tuple(annotation.points), frame.width, frame.height, rotation)
+
+
+def plain_shape(kind: str, points: tuple[float, ...], width: int, height: int, rotation: float = 0.0) -> Shape:
+    """A shape without parts, of CVAT's flat points; the size is the picture's. ValueError where that cannot be.
+
+    CVAT writes an ellipse as centre, right edge, top edge.
+    """
     if kind == "rectangle":
         left, top, right, bottom = _exactly(points, 4)
         return Rectangle(left, top, right, bottom, rotation)
@@ -162,13 +168,15 @@ def _plain(annotation: Any, kind: str, frame: Frame) -> Shape:
         x, y, right, top = _exactly(points, 4)
         return Ellipse(x, y, right - x, y - top, rotation)
     if kind == "mask":
-        return _mask(points, frame)
+        return _mask(points, width, height)
     makers: dict[str, Callable[[tuple[float, ...]], Shape]] = {
         "polygon": Polygon,
         "polyline": Polyline,
         "points": Points,
         "cuboid": Cuboid,
     }
+    if kind not in makers:
+        raise ValueError(f"got the type {kind}, allowed: rectangle, ellipse, mask, {', '.join(makers)}")
     return makers[kind](points)
 
 
@@ -178,10 +186,10 @@ def _exactly(points: Sequence[float], count: int) -> Sequence[float]:
     return points
 
 
-def _mask(points: Sequence[float], frame: Frame) -> Mask:
+def _mask(points: Sequence[float], width: int, height: int) -> Mask:
     """CVAT's run lengths and box as a bitmap of the box alone."""
     from cvat_sdk.masks import decode_mask
 
-    bitmap = decode_mask(points, image_width=frame.width, image_height=frame.height)
+    bitmap = decode_mask(points, image_width=width, image_height=height)
     left, top, right, bottom = (int(value) for value in points[-4:])
     return Mask(bitmap[top : bottom + 1, left : right + 1], left, top)

@@ -48,10 +48,11 @@ class AnnotationWriter:
             return [cvataa.polygon(number, points, **more) for points in _outlines(shape)]
         if isinstance(shape, (Rectangle, Ellipse)):
             more["rotation"] = shape.rotation % 360
-        return [cvataa.shape(number, type=shape.type, points=_points(shape, frame), **more)]
+        return [cvataa.shape(number, type=shape.type, points=flat_points(shape, frame), **more)]
 
 
-def _points(shape: Any, frame: Frame) -> list[float]:
+def flat_points(shape: Any, frame: Frame) -> list[float]:
+    """The points of a shape without parts, as CVAT writes them."""
     if isinstance(shape, Rectangle):
         return [shape.left, shape.top, shape.right, shape.bottom]
     if isinstance(shape, Ellipse):  # CVAT: centre, right edge, top edge

@@ -204,18 +204,18 @@ def test_a_factory_takes_its_parameters(function):
     ("source", "message"),
     [
         ("x = 1", "has no 'spec' attribute"),
-        ("spec = 1", "spec: got int"),
+        ("spec = 1", "spec: got int, allowed: DetectionFunctionSpec, InteractionFunctionSpec, TrackingFunctionSpec"),
         ("def f(:", r"SyntaxError.*func.py, line 1"),
         ("import no_such_thing", "No module named 'no_such_thing'"),
         (SPEC.replace('"thing", 11', '"thing", 10'), "BadFunctionError.*same ID"),
         (SPEC, r"has no detect\(context, image\)"),
         (
             "import cvat_sdk.auto_annotation as a\nspec = a.InteractionFunctionSpec(min_pos_points=1)",
-            "got an interaction function, allowed so far: detection functions",
+            r"has no detect\(context, pp_image, prompts\)",
         ),
         (
             "import cvat_sdk.auto_annotation as a\nspec = a.TrackingFunctionSpec(supported_shape_types=['rectangle'])",
-            "got a tracking function",
+            r"has no init_tracking_state\(context, pp_image, shape\)",
         ),
     ],
 )
