@@ -1,0 +1,180 @@
+"""`cvat-sidecar functions`: made once, found again, made anew when gone, removed; each in its place."""
+
+import json
+
+import pytest
+
+from agent.cli import main
+from agent.sandbox import Sandbox
+from tests.support.tasks import Client
+
+FUNCTIONS = {
+    "detector": """
+import cvat_sdk.auto_annotation as cvataa
+color = cvataa.select_attribute_spec("color", 0, ["red", "blue"])
+spec = cvataa.DetectionFunctionSpec(labels=[
+    cvataa.label_spec("car", 0, type="rectangle", attributes=[color]),
+    cvataa.skeleton_label_spec("pose", 1, [cvataa.keypoint_spec("head", 0), cvataa.keypoint_spec("foot", 1)]),
+])
+def detect(context, image):
+    return []
+""",
+    "interactor": """
+import cvat_sdk.auto_annotation as cvataa
+spec = cvataa.InteractionFunctionSpec(min_pos_points=1, min_bounding_boxes=0)
+def detect(context, image, prompts):
+    return []
+""",
+    "tracker": """
+import cvat_sdk.auto_annotation as cvataa
+spec = cvataa.TrackingFunctionSpec(supported_shape_types=["rectangle", "mask"])
+def init_tracking_state(context, image, shape):
+    return 0
+def track(context, image, state):
+    return None
+""",
+}
+
+
+class Place:
+    """A service.toml beside its functions, and the command that reads it."""
+
+    def __init__(self, folder, capsys):
+        self.folder, self.capsys, self.file = folder, capsys, folder / "service.toml"
+        for name, text in FUNCTIONS.items():
+            (folder / f"{name}.py").write_text(text)
+
+    def write(self, url, models=FUNCTIONS, user="bot", **cvat):
+        keys = {"host": url, "user": user, "password_env": "BOT_PASSWORD", **cvat}
+        lines = ["[cvat]", *(f'{key} = "{value}"' for key, value in keys.items())]
+        lines += ["[service]", 'state_dir = "state"', "[queue]"]
+        for name in models:
+            more = models[name] if isinstance(models, dict) and models[name] not in FUNCTIONS.values() else ""
+            lines += ["[[models]]", f'id = "{name}"', f'model = "cvat:{self.folder}/{name}.py"', more]
+        self.file.write_text("\n".join(lines))
+
+    def run(self, *words, code=0):
+        """What it printed, parsed; or the error."""
+        with pytest.raises(SystemExit) as ended:
+            main(["functions", *words, "--config", str(self.file), *(["--json"] if code == 0 else [])])
+        printed = self.capsys.readouterr()
+        assert ended.value.code == code, printed.err
+        return json.loads(printed.out) if code == 0 else printed.err
+
+
+@pytest.fixture
+def place(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("BOT_PASSWORD", "secret")
+    return Place(tmp_path, capsys)
+
+
+def rows(found):
+    return [(row["model"], row["function"], row["status"]) for row in found]
+
+
+def test_made_once_and_found_again(sandbox, place):
+    place.write(sandbox.url)
+    assert rows(place.run("list")) == [
+        ("detector", None, "none"),
+        ("interactor", None, "none"),
+        ("tracker", None, "none"),
+    ]
+    made = rows(place.run("register"))
+    assert made == [("detector", 1, "created"), ("interactor", 2, "created"), ("tracker", 3, "created")]
+    assert rows(place.run("register")) == [(name, number, "there") for name, number, _ in made]
+    assert rows(place.run("list")) == [(name, number, "there") for name, number, _ in made]
+    with Client(sandbox, "bot", "secret") as client:
+        shown = {f["name"]: f for f in (client.get(f"/api/functions/{n}").json() for n in (1, 2, 3))}
+        car, pose = shown["detector"]["labels_v2"]
+        assert car["attributes"] == [{"name": "color", "input_type": "select", "values": ["red", "blue"]}]
+        assert [sub["name"] for sub in pose["sublabels"]] == ["head", "foot"]
+        assert (shown["interactor"]["min_pos_points"], shown["interactor"]["startswith_box_optional"]) == (1, True)
+        assert "min_neg_points" not in shown["interactor"]
+        assert shown["tracker"]["supported_shape_types"] == ["mask", "rectangle"]
+        # One that is gone is made anew, and only that.
+        client.delete("/api/functions/2")
+        assert rows(place.run("list"))[1] == ("interactor", 2, "gone")
+        assert rows(place.run("register")) == [
+            ("detector", 1, "there"),
+            ("interactor", 4, "created"),
+            ("tracker", 3, "there"),
+        ]
+
+
+def test_removed(sandbox, place):
+    place.write(sandbox.url)
+    place.run("register")
+    assert rows(place.run("delete", "interactor")) == [("interactor", 2, "deleted")]
+    with Client(sandbox, "bot", "secret") as client:
+        client.delete("/api/functions/3")
+        assert rows(place.run("delete", "--all")) == [("detector", 1, "deleted"), ("tracker", 3, "gone")]
+        assert client.get("/api/lambda/functions").json() == []
+    assert "Name models, or say --all" in place.run("delete", code=2)
+    assert "no function of it is remembered, allowed: none" in place.run("delete", "detector", code=2)
+    assert "allowed: a model of the queue's in service.toml" in place.run("register", "nonsense", code=2)
+
+
+def test_labels_that_differ_are_told(sandbox, place):
+    place.write(sandbox.url)
+    place.run("register")
+    (place.folder / "detector.py").write_text(FUNCTIONS["detector"].replace('"car"', '"bus"'))
+    # What a model is like is remembered; to look again takes a look at it.
+    for file in (place.folder / "state" / "models").iterdir():
+        file.unlink()
+    said = place.run("register", "detector", code=4)
+    assert "model detector: function 1: label 'car': the model does not have it" in said
+    assert "`cvat-sidecar functions delete detector`, and register again" in said
+    place.run("delete", "detector")
+    assert rows(place.run("register", "detector")) == [("detector", 4, "created")]
+
+
+def test_a_function_that_service_toml_names(sandbox, place):
+    place.write(sandbox.url, {"tracker": ""})
+    place.run("register")
+    place.write(sandbox.url, {"tracker": "function_id = 1"})
+    (place.folder / "state" / "functions.json").unlink()
+    assert rows(place.run("register")) == [("tracker", 1, "there")]
+    place.write(sandbox.url, {"tracker": "function_id = 99"})
+    assert "function_id: got 99, there is no such function" in place.run("register", code=2)
+
+
+def test_models_of_other_doors_are_left_out(sandbox, place):
+    place.write(sandbox.url, {"detector": 'doors = ["gateway"]', "tracker": 'name = "Follows"'})
+    (row,) = place.run("register")
+    assert (row["model"], row["status"]) == ("tracker", "created")
+    (row,) = place.run("list")
+    assert row["text"] == "tracker 'Follows'"
+
+
+def test_personal_of_an_organization_and_public(place):
+    with Sandbox({"bot": "secret", "alice": "secret"}, admins=["alice"]) as sandbox:
+        with Client(sandbox, "bot", "secret") as bot:
+            bot.post("/api/organizations", json={"slug": "lab"})
+            place.write(sandbox.url, {"tracker": ""}, organization="")
+            assert rows(place.run("register")) == [("tracker", 1, "created")]
+            place.write(sandbox.url, {"tracker": ""}, organization="lab")
+            assert rows(place.run("register")) == [("tracker", 2, "created")]
+            inside = bot.get("/api/lambda/functions", headers={"X-Organization": "lab"}).json()
+            assert [function["id"] for function in inside] == [2]
+            place.write(sandbox.url, {"tracker": ""}, organization="")
+            assert rows(place.run("list")) == [("tracker", 1, "there")]
+        place.write(sandbox.url, {"detector": ""}, user="bot")
+        assert "status 403" in place.run("register", "--public", code=3)
+        place.write(sandbox.url, {"interactor": ""}, user="alice")
+        place.run("register", "--public")
+        with Client(sandbox, "bot", "secret") as bot:
+            shared = [f["name"] for f in bot.get("/api/lambda/functions").json()]
+            assert "interactor" in shared
+
+
+def test_a_server_without_native_functions(sandbox, place):
+    place.write(sandbox.url, {"tracker": ""})
+    sandbox.faults.add(method="POST", path="/api/functions$", status=404, headers={"content-type": "text/html"})
+    assert "it has no native functions, which come with CVAT Online and Enterprise" in place.run("register", code=3)
+
+
+def test_a_file_that_is_not_ours(sandbox, place):
+    place.write(sandbox.url, {"tracker": ""})
+    place.run("register")
+    (place.folder / "state" / "functions.json").write_text("[]")
+    assert "it is not what `cvat-sidecar functions register` wrote" in place.run("list", code=2)
