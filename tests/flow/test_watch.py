@@ -298,12 +298,10 @@ class TestStates:
 
     def test_a_state_that_somebody_has_set_meanwhile_is_theirs(self, sandbox, session):
         _, job = new_task(session)
-        with watching(sandbox, rule(state_when_done="completed")) as watch:
+        seldom = WatchSettings(check_seconds=99)
+        with watching(sandbox, rule(state_when_done="completed"), watch=seldom) as watch:
             watch.finder.gate.clear()
             watch.finder.await_batch()
-            watch.shared.config = replace(
-                watch.shared.config, watch=replace(watch.shared.config.watch, check_seconds=99)
-            )
             patch(session, job, state="rejected")
             watch.finder.gate.set()
             watch.settle()

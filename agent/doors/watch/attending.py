@@ -64,7 +64,7 @@ class Attendant:
         job = find_job(self._place.session, self._job)
         self._place.reach.answered()
         earlier = self._record(row)
-        if row is not None and row.status in PENDING and earlier is not None and earlier.status in ("done", "undone"):
+        if row is not None and row.status != "done" and earlier is not None and earlier.status in ("done", "undone"):
             self._settle(row, job, earlier)
             return True
         step = self._step(row, rows, job)
@@ -115,6 +115,8 @@ class Attendant:
         if record.status == "done":
             self._endings.done(row)
         else:
+            # That changed the job, but is no reason to begin anew; whatever changes it after this is.
+            self._memory.change(row, run=None)
             self._endings.give_up(row, job, f"run {record.id} was undone")
 
     def _new_row(self, key: str, version: str, row: RuleJob | None, goes_on: bool, step: str) -> RuleJob:

@@ -1,0 +1,185 @@
+"""Several sidecars with the same rules, on one ledger and on ledgers of their own: nothing is annotated twice."""
+
+import threading
+from contextlib import ExitStack
+from dataclasses import replace
+
+import pytest
+
+from agent.config import ServerSettings
+from agent.cvat.issues import comments_on, leave_issue
+from agent.cvat.jobs import get_job, set_state
+from agent.doors.watch.claims import Claims
+from agent.errors import RequestCancelled, ServerUnavailable
+from tests.flow.test_watch import LABELS, job_of, jobs_of, new_task, patch
+from tests.support.material import make_image_task
+from tests.support.watching import Clock, Models, boxes, rule, until, watching
+
+STATES = {"state_when_started": "in progress", "state_when_done": "completed"}
+
+
+def both(sandbox, stack, folders, wish, **more):
+    """A door on each of these ledgers."""
+    return [stack.enter_context(watching(sandbox, wish, folder=folder, **more)) for folder in folders]
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["one ledger", "two ledgers"])
+def test_two_sidecars_share_the_work(sandbox, session, tmp_path, shared):
+    jobs = jobs_of(session, make_image_task(session, count=12, segment_size=2, labels=LABELS))
+    folders = [tmp_path / "a", tmp_path / ("a" if shared else "b")]
+    # With one ledger, the job's state has nothing to tell.
+    wish = rule(every_seconds=1.0, **({} if shared else STATES))
+    with ExitStack() as stack:
+        doors = both(sandbox, stack, folders, wish)
+        until(lambda: sum(door.count for door in doors) >= len(jobs))
+        for door in doors:
+            door.settle()
+        assert all(door.count for door in doors), "both have had some"
+        assert sum(door.count for door in doors) == len(jobs)
+    assert boxes(session, *jobs) == dict.fromkeys(range(12), 1)
+    if not shared:
+        assert {job_of(session, job)["state"] for job in jobs} == {"completed"}
+        assert [job_of(session, job)["issues"]["count"] for job in jobs] == [0] * len(jobs)
+
+
+def test_many_claims_of_one_job_at_once_have_one_winner(sandbox, session):
+    jobs = jobs_of(session, make_image_task(session, count=4, segment_size=1, labels=LABELS))
+    wish = ("new",)
+    for job in jobs:
+        row, won, lock = get_job(session, job), [], threading.Barrier(4)
+
+        def claim(number, row=row, won=won, lock=lock):
+            claims = Claims(session, threading.Event(), settle=0.5)
+            lock.wait()
+            if claims.take(row, f"{number:016x}", "in progress", lambda j: None if j.state in wish else "taken"):
+                won.append(number)
+
+        threads = [threading.Thread(target=claim, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(won) == 1
+        assert job_of(session, job)["state"] == "in progress"
+        assert job_of(session, job)["issues"]["count"] == 0
+
+
+class TestClaims:
+    @pytest.fixture
+    def job(self, session):
+        return get_job(session, new_task(session)[1])
+
+    def claims(self, session, settle=0.05, **more):
+        return Claims(session, threading.Event(), settle=settle, **more)
+
+    def take(self, claims, job, unfit=lambda job: None):
+        return claims.take(job, "a" * 16, "in progress", unfit)
+
+    def mark(self, session, job, marker="b" * 16):
+        return leave_issue(session, job.id, 0, f"somebody [cvat-sidecar claim {marker}]")
+
+    def test_who_came_first_has_it(self, session, job):
+        self.mark(session, job)
+        assert not self.take(self.claims(session), job)
+        assert get_job(session, job.id).state == "new"
+        assert len(comments_on(session, job.id)) == 1, "ours is gone, theirs stays"
+
+    def test_an_old_note_is_of_somebody_who_died(self, sandbox, session, job):
+        self.mark(session, job)
+        for comment in sandbox.state.comments.all():
+            comment.created_date = comment.created_date.replace("20", "19", 1)
+        assert self.take(self.claims(session), job)
+
+    def test_what_people_write_is_no_claim(self, session, job):
+        leave_issue(session, job.id, 0, "cvat-sidecar claim? [cvat-sidecar claim me]")
+        assert self.take(self.claims(session), job)
+
+    def test_a_job_that_has_changed_meanwhile_is_not_to_be_had(self, session, job):
+        set_state(session, job.id, "completed")
+        assert not self.take(self.claims(session), job, lambda job: None if job.state == "new" else "taken")
+        assert get_job(session, job.id).state == "completed"
+        assert comments_on(session, job.id) == []
+
+    def test_a_slow_server_is_not_claimed_from(self, session, job):
+        times = iter([0.0, 3.0])
+        assert not self.take(self.claims(session, settle=2.0, clock=lambda: next(times)), job)
+        assert comments_on(session, job.id) == []
+
+    def test_a_claim_that_takes_too_long_is_given_up(self, session, job):
+        times = iter([0.0, 0.0, 21.0])
+        assert not self.take(self.claims(session, clock=lambda: next(times)), job)
+        assert get_job(session, job.id).state == "new"
+
+    def test_whoever_is_stopped_leaves_nothing(self, session, job):
+        stop = threading.Event()
+        stop.set()
+        with pytest.raises(RequestCancelled):
+            self.take(Claims(session, stop, settle=0.05), job)
+        assert comments_on(session, job.id) == []
+
+    @pytest.mark.parametrize("when", ["before", "after"])
+    def test_a_claim_that_breaks_off_tells_later_whose_the_job_is(self, sandbox, session, job, when):
+        settings = replace(session.settings, retries=0)
+        from agent.cvat.session import open_session
+
+        with open_session(settings) as hasty:
+            claims = self.claims(hasty)
+            sandbox.faults.add(method="PATCH", path=rf"/api/jobs/{job.id}$", status=503, when=when)
+            with pytest.raises(ServerUnavailable):
+                self.take(claims, job)
+            now = get_job(session, job.id)
+            assert now.state == ("in progress" if when == "after" else "new")
+            if when == "after":
+                assert claims.is_ours(now, "a" * 16)
+                assert not claims.is_ours(now, "b" * 16)
+            claims.clear(job.id, "a" * 16)
+            assert comments_on(session, job.id) == []
+            assert not claims.is_ours(now, "a" * 16)
+
+
+def test_a_door_whose_claim_broke_off_goes_on_with_it(sandbox, session, tmp_path):
+    """The server did not tell that the job's state was set; the note on the job does."""
+    _, job = new_task(session)
+    clock = Clock()
+    settings = ServerSettings(user="bot", password="secret", retries=0)
+    sandbox.faults.add(method="PATCH", path=rf"/api/jobs/{job}$", status=503, when="after")
+    with watching(sandbox, rule(**STATES), server=settings, timing=clock.timing, folder=tmp_path) as watch:
+        watch.look()
+        assert (watch.count, watch.memory()[job].status) == (0, "claiming")
+        assert job_of(session, job)["state"] == "in progress"
+        clock.ahead = 30
+        watch.look()
+        assert [record.outcome for record in watch.ended(1)] == ["done"]
+    assert job_of(session, job)["state"] == "completed"
+    assert job_of(session, job)["issues"]["count"] == 0
+
+
+def test_a_job_that_another_may_have_claimed_is_left_and_told(sandbox, session, tmp_path, caplog):
+    _, job = new_task(session)
+    clock = Clock()
+    settings = ServerSettings(user="bot", password="secret", retries=0)
+    sandbox.faults.add(method="PATCH", path=rf"/api/jobs/{job}$", status=503)
+    with watching(sandbox, rule(**STATES), server=settings, timing=clock.timing, folder=tmp_path) as watch:
+        watch.look()
+        assert watch.memory()[job].status == "claiming"
+        for comment in sandbox.state.comments.all():
+            sandbox.state.issues.remove(comment.issue_id)
+            sandbox.state.comments.remove(comment.id)
+        patch(session, job, state="in progress")  # by another sidecar
+        clock.ahead = 30
+        watch.look()
+        assert (watch.count, watch.memory()[job].status) == (0, "cancelled")
+    assert boxes(session, job) == {}
+
+
+def test_a_claim_that_is_lost_is_forgotten(sandbox, session, tmp_path):
+    _, job = new_task(session)
+    leave_issue(session, job, 0, f"[cvat-sidecar claim {'b' * 16}]")
+    models = Models()
+    with watching(sandbox, rule(**STATES), models=models, folder=tmp_path) as watch:
+        watch.look()
+        assert (watch.count, watch.memory()) == (0, {})
+        (issue,) = session.request("GET", "/api/issues").json()["results"]
+        session.request("DELETE", f"/api/issues/{issue['id']}")
+        watch.look()
+        assert watch.count == 1
