@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from adapters._onnx.detectors import load_detector
+from adapters._onnx.detectors import ANSWERS, load_detector
+from adapters._onnx.heatmaps import load_poses
 from adapters._onnx.interactor import load_interactor
 from adapters._onnx.options import PREPARATION, RUNNING, checked
 from adapters._onnx.pictures import Colour, Resize
@@ -23,10 +24,12 @@ _LOADERS: dict[str, Callable[[str, str, Mapping[str, Any]], Model]] = {
     "detector": load_detector,
     "interactor": load_interactor,
     "reid": load_reid,
+    "heatmaps": load_poses,
 }
 _OPTIONS = {
-    "detector": ("head", "labels", "labels_file", "nms_iou", "max_detections", "batch_size"),
+    "detector": ("head", "labels", "labels_file", "batch_size", *ANSWERS),
     "interactor": ("decoder",),
+    "heatmaps": ("points", "point_threshold", "label", "batch_size"),
     "reid": ("batch_size",),
 }
 
@@ -49,6 +52,14 @@ def load(
     pad: int | None = None,
     nms_iou: float | None = None,
     max_detections: int | None = None,
+    shape: Literal["rectangle", "mask", "skeleton"] | None = None,
+    points: str | list[str] | None = None,
+    point_threshold: float | None = None,
+    label: str | None = None,
+    split_regions: bool | None = None,
+    smallest_region: int | None = None,
+    top_k: int | None = None,
+    multi_label: bool | None = None,
     batch_size: int | None = None,
     providers: list[str] | None = None,
     threads: int | None = None,
@@ -57,8 +68,10 @@ def load(
 
     `labels`: a list of class names, or a vocabulary such as "coco-80"; `labels_file`: a file with them.
     `input_size`: a side, or width and height, for graphs that take any. Pixels become (pixel * scale - mean) / std
-    in the order of `colour`. `batch_size` is for graphs that take any (on a processor 1, which gains nothing from more,
-    else 4). `threads` is how many processors may be used, 0 all of them.
+    in the order of `colour`. `shape`: what becomes of boxes that have a mask or points. `points`: their names.
+    `split_regions`: a mask for each connected part of a class; `smallest_region`: in pixels. `top_k`: tags a frame;
+    `multi_label`: any number of them, where classes do not exclude each other. `batch_size` is for graphs that take any
+    (on a processor 1, which gains nothing from more, else 4). `threads` is how many processors may be used, 0 all.
     """
     given = {option: value for option, value in locals().items() if value is not None}
     owner, given = f"local:{name}", {key: given[key] for key in given if key not in ("name", "device")}
@@ -72,9 +85,11 @@ def load(
 def _kind(given: dict[str, Any], owner: str) -> str:
     """The kind of model that the options ask for; takes away those that only say so."""
     kind = given.pop("kind", None)
-    if given.get("head") == "reid":
-        del given["head"]
-        kind = kind or "reid"
+    if given.get("head") in ("reid", "heatmaps"):
+        own = given.pop("head")
+        if kind not in (None, "reid" if own == "reid" else "detector"):
+            raise ConfigError(f"{owner}: got kind {kind!r} and head {own!r}, allowed: one of them")
+        return str(own)
     if kind is None:
         return "interactor" if "decoder" in given else "detector"
     if kind == "interactor" and "decoder" not in given:

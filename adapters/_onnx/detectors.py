@@ -9,7 +9,7 @@ from adapters._names import Names, as_names, names_from_file, names_from_metadat
 from adapters._onnx.detector import OnnxDetector
 from adapters._onnx.files import OnnxFile, open_onnx
 from adapters._onnx.graph import Graph, open_graph
-from adapters._onnx.head import Head
+from adapters._onnx.head import AnyHead
 from adapters._onnx.heads import choose_head
 from adapters._onnx.options import at_least, prepared, running, share
 from adapters._onnx.pictures import Recipe
@@ -17,13 +17,20 @@ from agent.contract import ConfigError, ModelLoadFailed
 
 MOST_LANES = 4
 """How many frames are worked on side by side on a processor."""
-_COCO = "coco-80"
+ANSWERS = (
+    "nms_iou", "max_detections", "shape", "points", "point_threshold", "split_regions", "smallest_region", "top_k",
+    "multi_label",
+)  # fmt: skip
+"""Options about what becomes of a graph's outputs; each kind of head has some of them."""
+_USUAL = {80: "coco-80", 1000: "imagenet-1k", 21: "pascal-voc-segmentation"}
+"""The vocabularies that a network without names, and with so many classes, is taken to be trained on."""
 
 
 def load_detector(name: str, device: str, given: Mapping[str, Any]) -> OnnxDetector:
-    """The detector in a file."""
+    """The detector in a file: boxes, masks, skeletons, regions or tags, as its head says."""
     owner = f"local:{name}"
-    share(owner, "nms_iou", given.get("nms_iou"))
+    for option in ("nms_iou", "point_threshold"):
+        share(owner, option, given.get(option))
     for option in ("max_detections", "batch_size"):
         at_least(owner, option, given.get(option, 1), 1)
     run = running(device, given, owner)
@@ -32,16 +39,18 @@ def load_detector(name: str, device: str, given: Mapping[str, Any]) -> OnnxDetec
     graph = open_graph(file.path, owner, run, threads=run.cores // lanes)
     names, source = _names(given.get("labels"), given.get("labels_file"), graph, owner)
     found = choose_head(graph.signature(len(names) if names else None), given.get("head", "auto"), owner)
+    if strangers := [option for option in ANSWERS if option in given and option not in found.options]:
+        allowed = ", ".join(found.options)
+        raise ConfigError(f"{owner}: option {strangers[0]!r} is not for its {found.family} head, allowed: {allowed}")
     names, source = _matched(names, source, found, owner)
+    reader = found.reader(names, given, owner)
     recipe = prepared(found.recipe, given)
     return OnnxDetector(
         graph,
         found,
+        reader,
         recipe,
-        names,
         _facts(file, graph, found, recipe, source),
-        iou=given.get("nms_iou", found.iou),
-        limit=given.get("max_detections", 300),
         batch_size=given.get("batch_size") or (1 if graph.on_processor else 4),
         # Frames side by side, each by few threads, use a processor better than one frame by many.
         lanes=lanes if graph.on_processor else 1,
@@ -63,13 +72,13 @@ def _names(
     return names_from_metadata(graph.metadata, owner), "the file's metadata"
 
 
-def _matched(names: Names | None, source: str, head: Head, owner: str) -> tuple[Names, str]:
-    """The names held against the number of classes that the head tells apart; COCO's where nobody says."""
+def _matched(names: Names | None, source: str, head: AnyHead, owner: str) -> tuple[Names, str]:
+    """The names held against the number of classes that the head tells apart; the usual ones where nobody says."""
     count = head.classes
     if names is None and head.names:
         return list(head.names), f"the {head.family} head"
-    if names is None and count == 80:
-        return vocabulary(_COCO, owner), f"{_COCO}, assumed because there are 80 classes and no names"
+    if names is None and (usual := _USUAL.get(count or 0)) is not None:
+        return vocabulary(usual, owner), f"{usual}, assumed because there are {count} classes and no names"
     if names is None:
         what = "an unknown number of" if count is None else str(count)
         raise ModelLoadFailed(
@@ -83,7 +92,7 @@ def _matched(names: Names | None, source: str, head: Head, owner: str) -> tuple[
     return names, source
 
 
-def _facts(file: OnnxFile, graph: Graph, head: Head, recipe: Recipe, source: str) -> dict[str, str]:
+def _facts(file: OnnxFile, graph: Graph, head: AnyHead, recipe: Recipe, source: str) -> dict[str, str]:
     return {
         "source": file.path.name,
         "version": file.version,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from adapters._onnx.candidates import Candidates, from_centres
@@ -10,6 +12,8 @@ from adapters._onnx.pictures import Recipe
 from adapters._onnx.signature import Signature, grid
 
 _BINS = 8
+LANDMARKS = ("right_eye", "left_eye", "nose", "right_mouth_corner", "left_mouth_corner")
+"""YuNet's points in its order; right and left are the person's own."""
 
 
 def fastestdet(signature: Signature) -> Head | None:
@@ -84,6 +88,7 @@ def yunet(signature: Signature) -> Head | None:
     if not all(f"{part}_{s}" in signature.outputs for part in ("cls", "obj", "bbox") for s in strides):
         return None
     cells, sizes = grid(signature.width, signature.height, strides)
+    landmarks = all(f"kps_{stride}" in signature.outputs for stride in strides)
 
     def decode(outputs: Outputs, floor: float) -> Candidates:
         kinds, objects, boxes = (
@@ -95,8 +100,16 @@ def yunet(signature: Signature) -> Head | None:
         centres = (cells[places] + rows[:, :2]) * stride
         extents = np.exp(np.minimum(rows[:, 2:], 12)) * stride
         corners = from_centres(np.concatenate([centres, extents], axis=1))
-        return Candidates(corners, scores[places], np.zeros(len(places), np.int64))
+        more = None
+        if landmarks:
+            offsets = np.concatenate([outputs[f"kps_{s}"] for s in strides])[places].reshape(-1, 5, 2)
+            points = (cells[places][:, None] + offsets) * stride[:, None]
+            # A landmark has no score of its own: it is as sure as the face.
+            more = np.concatenate([points, np.ones_like(points[..., :1])], axis=2).reshape(-1, 15)
+        return Candidates(corners, scores[places], np.zeros(len(places), np.int64), more)
 
     recipe = Recipe(resize="letterbox-top-left", colour="bgr", scale=1.0, pad=0)
-    note = "the YuNet face detector; its landmarks are not used"
-    return Head("yunet", decode, recipe, 1, threshold=0.6, iou=0.3, names=("face",), note=note)
+    head = Head("yunet", decode, recipe, 1, threshold=0.6, iou=0.3, names=("face",), note="the YuNet face detector")
+    if not landmarks:
+        return head
+    return replace(head, points=5, point_names=LANDMARKS, shapes=("skeleton", "rectangle"))

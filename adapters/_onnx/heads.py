@@ -1,19 +1,20 @@
-"""Which family a detector is of, told by what its graph gives; the list to extend for a new one.
+"""Which family a network is of, told by what its graph gives; the list to extend for a new one.
 
-A family is a function from a Signature to a Head, or to None where the graph is not of its kind. The first that
+A family is a function from a Signature to a head, or to None where the graph is not of its kind. The first that
 recognises the graph is taken; `head=` in the options names one instead.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
-from adapters._onnx import grids, queries, yolo
-from adapters._onnx.head import Head
+from adapters._onnx import grids, queries, regions, tags, yolo
+from adapters._onnx.head import AnyHead
 from adapters._onnx.signature import Signature
 from agent.contract import ConfigError, ModelLoadFailed
 
-FAMILIES: Mapping[str, Callable[[Signature], Head | None]] = {
+FAMILIES: Mapping[str, Callable[[Signature], AnyHead | None]] = {
     "yunet": grids.yunet,
     "end2end": yolo.end2end,
     "yolov5": yolo.yolov5,
@@ -24,24 +25,21 @@ FAMILIES: Mapping[str, Callable[[Signature], Head | None]] = {
     "labelled": queries.labelled,
     "ssd": queries.ssd,
     "detr": queries.detr,
+    "classifier": tags.classifier,
+    "semantic": regions.semantic,
 }
-_OTHER_TASKS = {
-    "classify": "a classifier",
-    "pose": "a pose model",
-    "obb": "a detector of turned boxes",
-    "semantic": "a semantic segmentation model",
-}
+_VARIANTS = {"yolov8-seg": "yolov8", "yolov8-pose": "yolov8", "yolov8-obb": "yolov8"}
+"""Names that say more than the family: what stands behind the classes."""
 
 
-def choose_head(signature: Signature, head: str, owner: str) -> Head:
+def choose_head(signature: Signature, head: str, owner: str) -> AnyHead:
     """The head of the graph; ModelLoadFailed says what the graph gives where no family fits."""
-    task = signature.metadata.get("task", "")
-    if task in _OTHER_TASKS:
-        raise ModelLoadFailed(f"{owner}: got {_OTHER_TASKS[task]} (metadata: task = {task}), allowed: box detectors")
     if head != "auto":
-        if head not in FAMILIES:
-            raise ConfigError(f"{owner}: head: got {head!r}, allowed: auto, {', '.join(FAMILIES)}")
-        if (found := FAMILIES[head](signature)) is None:
+        family = _VARIANTS.get(head, head)
+        if family not in FAMILIES:
+            raise ConfigError(f"{owner}: head: got {head!r}, allowed: auto, {', '.join((*FAMILIES, *_VARIANTS))}")
+        found = FAMILIES[family](replace(signature, asked=head))
+        if found is None or (head in _VARIANTS and found.family != head):
             raise ModelLoadFailed(f"{owner}: this is no {head} head: the graph gives {signature}")
         return found
     for recognise in FAMILIES.values():
@@ -58,9 +56,9 @@ def _guess(signature: Signature) -> str:
     shapes = [value.shape for value in signature.outputs.values()]
     wide = signature.width
     if len(shapes) == 1 and len(shapes[0]) == 2:
-        return ", like a classifier or an embedding"
+        return ', like a classifier (options \'labels\', or head = "classifier") or an embedding (kind = "reid")'
     if len(shapes) == 1 and len(shapes[0]) == 4 and shapes[0][-1] * 8 >= wide:
-        return ", like a segmentation or heat map model"
+        return ', like a map of classes (options \'labels\', or head = "semantic") or heat maps (head = "heatmaps")'
     if len(shapes) == 1 and len(shapes[0]) == 3 and signature.classes is None:
         return " (with class names given, more can be told: option 'labels')"
     return ""

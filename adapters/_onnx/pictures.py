@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-Resize = Literal["letterbox", "letterbox-top-left", "stretch"]
+Resize = Literal["letterbox", "letterbox-top-left", "stretch", "centre-crop"]
 Colour = Literal["rgb", "bgr"]
 Three = tuple[float, float, float]
 
@@ -34,7 +34,7 @@ class Recipe:
         values = f"x*{self.scale:.6g}"
         if any(self.mean) or self.std != (1.0, 1.0, 1.0):
             values = f"({values} - {_short(self.mean)}) / {_short(self.std)}"
-        pad = "" if self.resize == "stretch" else f" on {'the mean' if self.pad is None else self.pad}"
+        pad = "" if self.resize in ("stretch", "centre-crop") else f" on {'the mean' if self.pad is None else self.pad}"
         return f"{self.resize}{pad}, {self.colour}, {values}"
 
 
@@ -44,8 +44,8 @@ class Placement:
 
     scale_x: float
     scale_y: float
-    left: int
-    top: int
+    left: float
+    top: float
 
     def to_input(self, x: float, y: float) -> tuple[float, float]:
         """A point of the frame as a point of the input."""
@@ -61,6 +61,10 @@ class Placement:
 
 def placement(width: int, height: int, wide: int, high: int, resize: Resize) -> Placement:
     """Where a frame of `width` x `height` lies in an input of `wide` x `high`."""
+    if resize == "centre-crop":
+        left, top, new_width, new_height = _seen(width, height, wide, high)
+        scale_x, scale_y = wide / new_width, high / new_height
+        return Placement(scale_x, scale_y, -left * scale_x, -top * scale_y)
     new_width, new_height, left, top = _box(width, height, wide, high, resize)
     return Placement(new_width / width, new_height / height, left, top)
 
@@ -71,7 +75,13 @@ def place(image: NDArray[np.uint8], recipe: Recipe, target: NDArray[Any]) -> Pla
 
     _, high, wide = target.shape
     height, width = image.shape[:2]
-    new_width, new_height, left, top = _box(width, height, wide, high, recipe.resize)
+    where = placement(width, height, wide, high, recipe.resize)
+    new_width, new_height, left, top = wide, high, 0, 0
+    if recipe.resize == "centre-crop":
+        x, y, width, height = _seen(width, height, wide, high)
+        image = image[y : y + height, x : x + width]
+    else:
+        new_width, new_height, left, top = _box(width, height, wide, high, recipe.resize)
     # OpenCV's bilinear without antialiasing is what the YOLO families are trained with; 20x faster than PIL's.
     small = cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_LINEAR)
     planes = cv2.split(small)
@@ -80,7 +90,14 @@ def place(image: NDArray[np.uint8], recipe: Recipe, target: NDArray[Any]) -> Pla
     inside = target[:, top : top + new_height, left : left + new_width]
     for channel, plane in enumerate(planes if recipe.colour == "rgb" else planes[::-1]):
         _write(inside[channel], plane, recipe, channel)
-    return Placement(new_width / width, new_height / height, left, top)
+    return where
+
+
+def _seen(width: int, height: int, wide: int, high: int) -> tuple[int, int, int, int]:
+    """(left, top, width, height) of the largest part in a frame's middle that has the shape of the input."""
+    ratio = max(wide / width, high / height)
+    seen_width, seen_height = min(width, max(1, round(wide / ratio))), min(height, max(1, round(high / ratio)))
+    return (width - seen_width) // 2, (height - seen_height) // 2, seen_width, seen_height
 
 
 def _box(width: int, height: int, wide: int, high: int, resize: Resize) -> tuple[int, int, int, int]:

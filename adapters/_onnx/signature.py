@@ -22,6 +22,8 @@ class Signature:
     metadata: Mapping[str, str] = field(default_factory=dict)
     classes: int | None = None
     """How many class names are known; None where none are."""
+    asked: str = ""
+    """The head that the options name, where they name one."""
 
     def cells(self, *strides: int) -> int:
         """How many grid cells the input has at these strides; a part of a cell counts as one."""

@@ -1,10 +1,13 @@
 """The YOLO families whose output is one array of boxes: YOLOv5/7, YOLOv6, YOLOX, YOLOv8/9/11, and NMS-free exports.
 
-D is the number of values for a box, C the number of classes, N the number of boxes.
+D is the number of values for a box, C the number of classes, N the number of boxes. Behind the classes there may be
+32 coefficients of masks, the points of a pose, or the angle of a turned box.
 """
 
 from __future__ import annotations
 
+import ast
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -28,8 +31,8 @@ def yolov5(signature: Signature) -> Head | None:
     _, boxes, depth = signature.outputs[name].shape
     if depth < 6 or boxes not in [3 * cells for cells in signature.anchors]:
         return None
-    masks = _MASK_COEFFICIENTS if _has_prototypes(signature) else 0
-    return _objectness_head("yolov5", name, depth - 5 - masks, LETTERBOX, _note(masks))
+    extras = _extras(signature, pose=False)
+    return _objectness_head("yolov5", name, depth - 5 - extras.count, LETTERBOX, "", extras)
 
 
 def yolox(signature: Signature) -> Head | None:
@@ -65,22 +68,22 @@ _YOLOX = Recipe(resize="letterbox-top-left", colour="bgr", scale=1.0, pad=114)
 
 
 def yolov8(signature: Signature) -> Head | None:
-    """(1, 4 + C, N) or its transpose: centre, size in input pixels, class scores (ultralytics).
+    """(1, 4 + C + X, N) or its transpose: centre, size in input pixels, class scores, extras (ultralytics).
 
-    Segmentation models have 32 mask coefficients behind the classes and a second output of prototypes: their
-    boxes are used, their masks are not.
+    Extras: 32 mask coefficients where there are prototypes; the points of a pose and the angle of turned boxes where
+    the metadata or the option `head` says so (yolov8-pose, yolov8-obb).
     """
     name = _single(signature)
     if name is None:
         return None
     shape = signature.outputs[name].shape[1:]
-    masks = _MASK_COEFFICIENTS if _has_prototypes(signature) else 0
-    channel_first = shape[1] in signature.anchors and shape[0] > 4 + masks
+    extras = _extras(signature, pose=True)
+    channel_first = shape[1] in signature.anchors and shape[0] > 4 + extras.count
     if not channel_first and not (
-        shape[0] in signature.anchors and shape[1] > 4 and _fits(shape[1] - masks, 4, signature.classes)
+        shape[0] in signature.anchors and shape[1] > 4 and _fits(shape[1] - extras.count, 4, signature.classes)
     ):
         return None
-    classes = min(shape) - 4 - masks if not channel_first else shape[0] - 4 - masks
+    classes = (shape[0] if channel_first else shape[1]) - 4 - extras.count
 
     def decode(outputs: Outputs, floor: float) -> Candidates:
         table = outputs[name] if channel_first else outputs[name].T
@@ -88,23 +91,27 @@ def yolov8(signature: Signature) -> Head | None:
         best = scores.max(axis=0)
         places = np.flatnonzero(best >= floor)
         chosen = table[:, places]
-        return Candidates(from_centres(chosen[:4].T), best[places], chosen[4 : 4 + classes].argmax(axis=0))
+        kinds = chosen[4 : 4 + classes].argmax(axis=0)
+        return Candidates(from_centres(chosen[:4].T), best[places], kinds, extras.of(chosen[4 + classes :].T))
 
-    return Head("yolov8", decode, LETTERBOX, classes=classes, iou=0.7, note=_note(masks))
+    return replace(extras.fitted(Head("yolov8", decode, LETTERBOX, classes=classes, iou=0.7)), family=extras.family)
 
 
 def end2end(signature: Signature) -> Head | None:
-    """Boxes that the graph has already chosen: (1, N, 6) or (N, 7), corners in input pixels.
+    """Boxes that the graph has already chosen: (1, N, 6 + X) or (N, 7), corners in input pixels.
 
-    Six values: left, top, right, bottom, score, class (YOLOv10, YOLO26, ultralytics `nms=True`). Seven: number in
-    the batch, corners, class, score (YOLOv7 `--end2end`).
+    Six values: left, top, right, bottom, score, class (YOLOv10, YOLO26, ultralytics `nms=True`), and extras as
+    `yolov8`'s; turned boxes have centre and size in place of corners. Seven: number in the batch, corners, class,
+    score (YOLOv7 `--end2end`).
     """
-    if len(signature.outputs) != 1:
+    extras = _extras(signature, pose=True)
+    names = signature.shaped(3)
+    if len(signature.outputs) != 1 and not (extras.prototypes and len(names) == 1):
         return None
-    (name,) = signature.outputs
+    name = names[0] if names else next(iter(signature.outputs))
     shape = signature.outputs[name].shape
     seven = len(shape) == 2 and shape[1] == 7
-    if not seven and (len(shape) != 3 or shape[2] != 6):
+    if not seven and (len(shape) != 3 or shape[2] != 6 + extras.count):
         return None
     if not seven and shape[1] in [times * cells for cells in signature.anchors for times in (1, 3)]:
         return None
@@ -113,9 +120,11 @@ def end2end(signature: Signature) -> Head | None:
         table = outputs[name]
         boxes, score, kind = (table[:, 1:5], 6, 5) if seven else (table[:, :4], 4, 5)
         keep = table[:, score] >= floor
-        return Candidates(boxes[keep], table[keep, score], table[keep, kind].astype(np.int64))
+        chosen = from_centres(boxes[keep]) if extras.turned else boxes[keep]
+        more = None if seven else extras.of(table[keep, 6:])
+        return Candidates(chosen, table[keep, score], table[keep, kind].astype(np.int64), more)
 
-    return Head("end2end", decode, LETTERBOX, overlapping=False, joined=seven)
+    return extras.fitted(Head("end2end", decode, LETTERBOX, overlapping=False, joined=seven))
 
 
 def _single(signature: Signature) -> str | None:
@@ -125,12 +134,60 @@ def _single(signature: Signature) -> str | None:
     return names[0] if len(names) == 1 and all(value.ndim in (4, 5) for value in others) else None
 
 
-def _has_prototypes(signature: Signature) -> bool:
-    return any(signature.outputs[name].shape[1] == _MASK_COEFFICIENTS for name in signature.shaped(4))
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """What stands behind the classes of a box."""
+
+    count: int = 0
+    prototypes: str = ""
+    points: int = 0
+    turned: bool = False
+
+    @property
+    def family(self) -> str:
+        return "yolov8" + ("-seg" if self.prototypes else "-pose" if self.points else "-obb" if self.turned else "")
+
+    def of(self, values: Array) -> Array | None:
+        """(n, X) values as `Candidates.more`; points without a score are certain."""
+        if not self.points or self.count == 3 * self.points:
+            return values if self.count else None
+        places = values.reshape(len(values), self.points, 2)
+        rows: Array = np.concatenate([places, np.ones_like(places[..., :1])], axis=2)
+        return rows.reshape(-1, 3 * self.points)
+
+    def fitted(self, head: Head) -> Head:
+        """The head with what its boxes can become."""
+        if self.prototypes:
+            return replace(head, prototypes=self.prototypes, shapes=("mask", "rectangle"))
+        if self.points:
+            return replace(head, points=self.points, shapes=("skeleton", "rectangle"))
+        return replace(head, turned=self.turned)
 
 
-def _note(masks: int) -> str:
-    return "a segmentation model: its boxes are used, its masks are not" if masks else ""
+_NONE = Extras()
+
+
+def _extras(signature: Signature, *, pose: bool) -> Extras:
+    """Told by prototypes (a second output of 32 maps), or by the metadata's task, or by the option `head`."""
+    for name in signature.shaped(4):
+        if signature.outputs[name].shape[1] == _MASK_COEFFICIENTS:
+            return Extras(_MASK_COEFFICIENTS, prototypes=name)
+    task = signature.metadata.get("task", "")
+    if pose and (task == "pose" or signature.asked == "yolov8-pose"):
+        points, values = _point_shape(signature)
+        return Extras(points * values, points=points)
+    if pose and (task == "obb" or signature.asked == "yolov8-obb"):
+        return Extras(1, turned=True)
+    return Extras()
+
+
+def _point_shape(signature: Signature) -> tuple[int, int]:
+    """(points, values of each) that the exporter left, or COCO's 17 of x, y, score."""
+    try:
+        points, values = ast.literal_eval(signature.metadata.get("kpt_shape", "(17, 3)"))
+    except (ValueError, SyntaxError, TypeError):
+        return 17, 3
+    return (int(points), int(values)) if values in (2, 3) and 0 < points < 1000 else (17, 3)
 
 
 def _fits(depth: int, fixed: int, classes: int | None) -> bool:
@@ -138,12 +195,14 @@ def _fits(depth: int, fixed: int, classes: int | None) -> bool:
     return depth - fixed == (80 if classes is None else classes)
 
 
-def _objectness_head(family: str, name: str, classes: int, recipe: Recipe, note: str) -> Head:
+def _objectness_head(family: str, name: str, classes: int, recipe: Recipe, note: str, extras: Extras = _NONE) -> Head:
     def decode(outputs: Outputs, floor: float) -> Candidates:
-        rows, scores, kinds, _ = _by_objectness(outputs[name][:, : 5 + classes], floor)
-        return Candidates(from_centres(rows[:, :4]), scores, kinds)
+        table = outputs[name]
+        rows, scores, kinds, places = _by_objectness(table[:, : 5 + classes], floor)
+        return Candidates(from_centres(rows[:, :4]), scores, kinds, extras.of(table[places, 5 + classes :]))
 
-    return Head(family, decode, recipe, classes=classes, threshold=0.3 if family == "yolox" else 0.25, note=note)
+    threshold = 0.3 if family == "yolox" else 0.25
+    return extras.fitted(Head(family, decode, recipe, classes=classes, threshold=threshold, note=note))
 
 
 def _by_objectness(table: Array, floor: float) -> tuple[Array, Array, Array, Array]:

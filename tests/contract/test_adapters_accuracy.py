@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from agent.contract import Context, Frame
+from agent.contract import Context, Frame, Rectangle
+from agent.geometry import bounds
 from agent.models import load_model
-from tests.support.coco import accuracy, load_ground_truth
+from tests.support.coco import accuracy, load_ground_truth, mask_accuracy, pose_accuracy
 
 FIGURES = {
     "local:yolov5n_640.onnx": (0.310, 0.471),
@@ -25,6 +26,11 @@ SLOW = {
     "local:yolov8n_int8.onnx": (0.298, 0.427),
     "local:yolov8n-seg_int8.onnx": (0.298, 0.412),
 }
+VOC = {
+    "airplane": "aeroplane", "motorcycle": "motorbike", "dining table": "diningtable", "potted plant": "pottedplant",
+    "couch": "sofa", "tv": "tvmonitor",
+}  # fmt: skip
+"""COCO's names of VOC's classes, where they differ."""
 
 
 @pytest.mark.timeout(180)
@@ -51,13 +57,135 @@ def measure(assets, reference):
     truth = load_ground_truth(assets / "media" / "coco_val")
     model = load_model(f"{scheme}:{assets / 'weights' / name}", device="cpu").model
     boxes = {}
-    for number, picture in enumerate(truth.names):
-        frame = Frame(number, picture, np.asarray(Image.open(truth.path(picture)).convert("RGB")))
-        (found,) = model.detect([frame], Context())
-        boxes[picture] = [
-            (one.label, one.score, (one.shape.left, one.shape.top, one.shape.right, one.shape.bottom)) for one in found
-        ]
+    for picture in truth.names:
+        (found,) = model.detect([opened(truth, picture)], Context())
+        boxes[picture] = [(one.label, one.score, bounds(one.shape)) for one in found]
     return accuracy(truth, boxes)
+
+
+def opened(truth, picture):
+    return Frame(0, picture, np.asarray(Image.open(truth.path(picture)).convert("RGB")))
+
+
+def bitmap(mask, frame):
+    whole = np.zeros((frame.height, frame.width), bool)
+    rows, columns = mask.bitmap.shape
+    whole[mask.top : mask.top + rows, mask.left : mask.left + columns] = mask.bitmap
+    return whole
+
+
+@pytest.mark.full
+@pytest.mark.timeout(600)
+def test_the_accuracy_of_masks_comes_through(assets):
+    truth = load_ground_truth(assets / "media" / "coco_val")
+    model = load_model(f"local:{assets / 'weights' / 'yolov8n-seg_int8.onnx'}", device="cpu").model
+    masks = {}
+    for picture in truth.names:
+        frame = opened(truth, picture)
+        (found,) = model.detect([frame], Context())
+        masks[picture] = [(one.label, one.score, bitmap(one.shape, frame)) for one in found]
+    measured = mask_accuracy(truth, masks)
+    assert measured.map == pytest.approx(0.229, abs=0.01)
+    assert measured.ap50 == pytest.approx(0.389, abs=0.02)
+
+
+def test_masks_lie_on_what_they_are_masks_of(assets):
+    """A dozen pictures of the above: masks of sure things overlap with what is drawn, by half and more."""
+    truth = load_ground_truth(assets / "media" / "coco_val")
+    model = load_model(f"local:{assets / 'weights' / 'yolov8n-seg_int8.onnx'}", device="cpu").model
+    best = []
+    for picture in truth.names[:12]:
+        frame = opened(truth, picture)
+        real = [(box[0], drawn) for box, drawn in truth.masks(picture)]
+        (found,) = model.detect([frame], Context(threshold=0.6))
+        for one in found:
+            mask = bitmap(one.shape, frame)
+            overlaps = [(mask & drawn).sum() / (mask | drawn).sum() for label, drawn in real if label == one.label]
+            best.append(max(overlaps, default=0.0))
+    assert len(best) >= 10
+    assert np.median(best) > 0.7
+    assert np.mean(np.array(best) > 0.5) > 0.85
+
+
+def test_the_accuracy_of_regions_comes_through(assets):
+    """Intersection over union of VOC's classes over all pictures; few pictures a class, so only some are telling."""
+    truth = load_ground_truth(assets / "media" / "coco_val")
+    options = {"labels": "pascal-voc-segmentation"}
+    path = assets / "weights" / "espnetv2_s2.0_voc_384.onnx"
+    model = load_model(f"local:{path}", device="cpu", options=options).model
+    names = [label.name for label in model.labels]
+    shared, either = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
+    frames = [opened(truth, picture) for picture in truth.names]
+    for frame, regions in zip(frames, model.detect(frames, Context()), strict=True):
+        picture = frame.name
+        real, nothing = {}, np.zeros((frame.height, frame.width), bool)
+        for box, drawn in truth.masks(picture):
+            name = VOC.get(box[0], box[0])
+            real[name] = real.get(name, nothing) | drawn
+        ours = {one.label: bitmap(one.shape, frame) for one in regions}
+        for name in names:
+            if name in real or name in ours:
+                one, other = real.get(name, nothing), ours.get(name, nothing)
+                shared[name] += int((one & other).sum())
+                either[name] += int((one | other).sum())
+    measured = {name: shared[name] / max(1, either[name]) for name in names}
+    for name, expected in {"person": 0.73, "bus": 0.87, "aeroplane": 0.79, "car": 0.73}.items():
+        assert measured[name] == pytest.approx(expected, abs=0.01), name
+    assert np.mean(list(measured.values())) == pytest.approx(0.34, abs=0.01)
+
+
+def test_tags_of_photographs(assets):
+    """The figures of the weights' conversion for three pictures, by the preparation of SqueezeNet's authors."""
+    options = {"head": "classifier", "colour": "bgr", "scale": 1, "mean": [104, 117, 123], "std": [1]}
+    path = assets / "weights" / "squeezenet_v1.1_227.onnx"
+    model = load_model(f"local:{path}", device="cpu", options={**options, "resize": "stretch"}).model
+    for picture, label, score in (
+        ("parrot", "macaw", 0.99),
+        ("hot_dog", "hotdog", 0.62),
+        ("cat_720p", "Egyptian cat", 0.35),
+    ):
+        image = Image.open(assets / "media" / "misc" / f"{picture}.jpg").convert("RGB")
+        (found,) = model.detect([Frame(0, picture, np.asarray(image))], Context())
+        assert [one.label for one in found] == [label]
+        assert found[0].score == pytest.approx(score, abs=0.04)
+
+
+def test_landmarks_of_faces(assets):
+    """Eyes above the nose above the mouth, right of the person left in the picture, all in the face's rectangle."""
+    path = assets / "weights" / "yunet_n_640_640.onnx"
+    points, boxes = (load_model(f"local:{path}", device="cpu", options=o).model for o in ({}, {"shape": "rectangle"}))
+    for picture, count in (("face.jpg", 4), ("grace_hopper.png", 1)):
+        image = Image.open(assets / "media" / "misc" / picture).convert("RGB")
+        frame = Frame(0, picture, np.asarray(image))
+        (faces,), (rectangles,) = (model.detect([frame], Context(threshold=0.6)) for model in (points, boxes))
+        assert len(faces) == len(rectangles) == count
+        for face, box in zip(faces, rectangles, strict=True):
+            right, left, nose, right_corner, left_corner = face.shape.elements
+            assert right.x < left.x
+            assert right_corner.x < left_corner.x
+            assert max(right.y, left.y) < nose.y < min(right_corner.y, left_corner.y)
+            assert all(box.shape.left < p.x < box.shape.right for p in face.shape.elements)
+            assert all(box.shape.top < p.y < box.shape.bottom for p in face.shape.elements)
+
+
+def test_the_accuracy_of_poses_comes_through(assets):
+    """44 persons of media/coco_pose by their true boxes: OKS AP 0.445 and 0.753 at half, or better."""
+    path = assets / "weights" / "ultralight_simplepose_256x192.onnx"
+    model = load_model(f"local:{path}", device="cpu", options={"head": "heatmaps", "point_threshold": 0}).model
+    truth = load_ground_truth(assets / "media" / "coco_pose", "person_keypoints_val.json")
+    poses = {}
+    for picture in truth.names:
+        people = truth.people(picture)
+        boxes = [Rectangle(*corners) for _, corners in people]
+        skeletons = model.estimate(opened(truth, picture), boxes)
+        poses[picture] = [
+            (number, [(point.x, point.y) for point in skeleton.elements])
+            for (number, _), skeleton in zip(people, skeletons, strict=True)
+        ]
+    assert sum(map(len, poses.values())) == 44
+    measured = pose_accuracy(truth, poses)
+    assert measured.map > 0.445
+    assert measured.ap50 > 0.753
 
 
 def test_the_measure_itself(assets):

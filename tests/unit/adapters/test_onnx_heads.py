@@ -69,12 +69,129 @@ def test_yolov8_both_ways_round(tmp_path, transposed):
     assert boxes_of(loaded) == [("owl", 0.7, LETTERBOXED)]
 
 
-def test_yolov8_segmentation_gives_its_boxes(tmp_path):
-    output = table([[32, 32, 16, 16, 0.1, 0.2, 0.7, *[5.0] * 32]], depth=7 + 32).T
+def load_shapes(path, outputs, metadata=META, **options):
+    loaded = load(constant_graph(path / "m.onnx", outputs, metadata=metadata), **options)
+    (found,) = loaded.model.detect([FRAME], Context(threshold=0.1))
+    return loaded, found
+
+
+@pytest.mark.parametrize("family", ["yolov8", "yolov5", "end2end"])
+def test_masks_are_mixed_of_prototypes(tmp_path, family):
+    """Prototype 3 is positive in the left half of the input, the coefficient of it 5: the left half of the box."""
     prototypes = np.zeros((32, 16, 16), np.float32)
-    loaded = load(constant_graph(tmp_path / "m.onnx", {"output0": output, "output1": prototypes}, metadata=META))
-    assert "masks are not" in loaded.facts["head"]
-    assert boxes_of(loaded) == [("owl", 0.7, LETTERBOXED)]
+    prototypes[3] = np.where(np.arange(16) < 8, 1, -1)
+    coefficients = [0, 0, 0, 5, *[0] * 28]
+    tables = {
+        "yolov8": table([[32, 32, 16, 16, 0.1, 0.2, 0.7, *coefficients]], depth=7 + 32).T,
+        "yolov5": table([[32, 32, 16, 16, 1, 0.1, 0.2, 0.7, *coefficients]], 3 * CELLS, 8 + 32),
+        "end2end": table([[24, 24, 40, 40, 0.7, 2, *coefficients]], 9, 6 + 32),
+    }
+    loaded, found = load_shapes(tmp_path, {"output0": tables[family], "output1": prototypes})
+    assert [(label.name, label.type) for label in loaded.labels] == [(name, "mask") for name in NAMES]
+    ((label, score, mask),) = [(one.label, one.score, one.shape) for one in found]
+    assert (label, score) == ("owl", pytest.approx(0.7))
+    # The box is 48, 16 to 80, 48 of the frame, the middle of the input lies at 64.
+    assert (mask.left, mask.top, mask.bitmap.shape) == (48, 16, (32, 16))
+    assert mask.bitmap.all()
+    boxes = load(tmp_path / "m.onnx", shape="rectangle")
+    assert {label.type for label in boxes.labels} == {"rectangle"}
+    assert boxes_of(boxes) == [("owl", 0.7, LETTERBOXED)]
+    with pytest.raises(ConfigError, match=r"shape: got .skeleton., allowed for its .* head: mask, rectangle"):
+        load(tmp_path / "m.onnx", shape="skeleton")
+
+
+def test_a_mask_that_is_empty_is_left_out(tmp_path):
+    output = table([[32, 32, 16, 16, 0.1, 0.2, 0.7, *[1.0] * 32]], depth=7 + 32).T
+    _, found = load_shapes(tmp_path, {"output0": output, "output1": np.full((32, 16, 16), -1, np.float32)})
+    assert found == []
+
+
+POSE = {"names": "{0: 'person'}", "task": "pose", "kpt_shape": "[2, 3]"}
+TWO_POINTS = [30, 32, 0.9, 40, 36, 0.2]
+
+
+@pytest.mark.parametrize("family", ["yolov8", "end2end"])
+def test_poses_are_skeletons(tmp_path, family):
+    tables = {
+        "yolov8": table([[32, 32, 16, 16, 0.8, *TWO_POINTS]], depth=11).T,
+        "end2end": table([[24, 24, 40, 40, 0.8, 0, *TWO_POINTS]], 9, 12),
+    }
+    loaded, (one,) = load_shapes(tmp_path, {"output0": tables[family]}, POSE)
+    (label,) = loaded.labels
+    assert (label.name, label.type, [sub.name for sub in label.sublabels]) == ("person", "skeleton", ["1", "2"])
+    assert (one.label, one.score) == ("person", pytest.approx(0.8))
+    first, second = one.shape.elements
+    # x / 0.5 and (y - 16) / 0.5: the frame fills the width of the input, with bars of 16 above and below.
+    assert (first.label, first.x, first.y, first.outside) == ("1", 60, 32, False)
+    assert (second.label, second.x, second.y, second.outside) == ("2", 80, 40, True)
+    named = load(tmp_path / "m.onnx", points=["head", "tail"], point_threshold=0.1)
+    assert [sub.name for sub in named.labels[0].sublabels] == ["head", "tail"]
+    ((one,),) = named.model.detect([FRAME], Context(threshold=0.1))
+    assert not any(element.outside for element in one.shape.elements)
+    assert boxes_of(load(tmp_path / "m.onnx", shape="rectangle")) == [("person", 0.8, LETTERBOXED)]
+    with pytest.raises(ConfigError, match=r"points: got 3 names, its .* head has 2 points"):
+        load(tmp_path / "m.onnx", points=["a", "b", "c"])
+    with pytest.raises(ConfigError, match=r"point_threshold: got 3.0, allowed: 0 to 1"):
+        load(tmp_path / "m.onnx", point_threshold=3)
+
+
+def test_points_without_scores_are_certain_and_seventeen_are_cocos(tmp_path):
+    places = [value for number in range(17) for value in (20 + number, 30)]
+    output = table([[32, 32, 16, 16, 0.8, *places]], depth=5 + 34).T
+    loaded, (one,) = load_shapes(tmp_path, {"output0": output}, {**POSE, "kpt_shape": "[17, 2]"})
+    assert [sub.name for sub in loaded.labels[0].sublabels][:2] == ["nose", "left_eye"]
+    assert not any(element.outside for element in one.shape.elements)
+    assert one.shape.elements[16].x == 72
+    by_option = constant_graph(tmp_path / "n.onnx", {"o": table([], depth=5 + 51).T}, metadata={"names": "['p']"})
+    assert load(by_option, head="yolov8-pose").facts["head"] == "yolov8-pose"
+
+
+def test_a_pose_whose_points_are_all_unsure_is_left_out(tmp_path):
+    output = table([[32, 32, 16, 16, 0.8, 1, 1, 0.1, 2, 2, 0.1]], depth=11).T
+    assert load_shapes(tmp_path, {"output0": output}, POSE)[1] == []
+
+
+OBB = {**META, "task": "obb"}
+
+
+@pytest.mark.parametrize("family", ["yolov8", "end2end"])
+def test_turned_boxes_are_turned_rectangles(tmp_path, family):
+    turn = np.pi / 6
+    tables = {
+        "yolov8": table([[32, 32, 20, 8, 0.1, 0.9, 0, turn]], depth=8).T,
+        "end2end": table([[32, 32, 20, 8, 0.9, 1, turn]], 9, 7),
+    }
+    loaded, (one,) = load_shapes(tmp_path, {"output0": tables[family]}, OBB)
+    assert loaded.labels[1].type == "rectangle"
+    box = one.shape
+    assert one.label == "dog"
+    np.testing.assert_allclose(
+        (box.left, box.top, box.right, box.bottom, box.rotation), (44, 24, 84, 40, 30), atol=1e-4
+    )
+
+
+def test_suppression_of_turned_boxes_looks_at_the_turn(tmp_path):
+    """Two long boxes with the same middle: along each other one goes, across each other both stay."""
+    rows = [[32, 32, 40, 4, 0.9, 0, 0, 0.0], [32, 32, 40, 4, 0.8, 0, 0, np.pi / 2], [33, 32, 40, 4, 0.7, 0, 0, 0.02]]
+    _, found = load_shapes(tmp_path, {"output0": table(rows, depth=8).T}, OBB)
+    assert [round(one.score, 2) for one in found] == [0.9, 0.8]
+    assert [round(one.shape.rotation) for one in found] == [0, 90]
+
+
+def test_a_stretched_frame_keeps_turned_boxes_in_place(tmp_path):
+    output = table([[32, 32, 20, 8, 0.9, 0, 0, np.pi / 2]], depth=8).T
+    _, (one,) = load_shapes(tmp_path, {"output0": output}, OBB, resize="stretch")
+    box = one.shape
+    # The long side stands upright: 20 high where nothing is stretched, 8 wide where it is by two.
+    np.testing.assert_allclose((box.right - box.left, box.bottom - box.top, box.rotation), (20, 16, 90), atol=1e-4)
+    assert ((box.left + box.right) / 2, (box.top + box.bottom) / 2) == (64, 32)
+
+
+def test_heads_that_say_more_are_held_to_it(tmp_path):
+    path = constant_graph(tmp_path / "m.onnx", {"o": table([], depth=8).T}, metadata=META)
+    assert load(path, head="yolov8-obb").facts["head"] == "yolov8-obb"
+    with pytest.raises(ModelLoadFailed, match="this is no yolov8-seg head: the graph gives"):
+        load(path, head="yolov8-seg")
 
 
 def test_suppression_is_within_a_class(tmp_path):
@@ -283,15 +400,34 @@ def test_a_head_that_is_named_is_held_to_the_graph(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("outputs", "metadata", "message"),
+    ("outputs", "message"),
     [
-        ({"prob": np.zeros(1000, np.float32)}, {}, "like a classifier or an embedding"),
-        ({"logits": np.zeros((21, 64, 64), np.float32)}, {}, "like a segmentation"),
-        ({"o": np.zeros((56, CELLS), np.float32)}, {"task": "pose"}, "got a pose model"),
-        ({"o": np.zeros((9, CELLS), np.float32)}, {"task": "obb"}, "a detector of turned boxes"),
-        ({"o": np.zeros((CELLS, 9), np.float32)}, {}, "option 'labels'"),
+        ({"prob": np.zeros(1000, np.float32)}, "like a classifier .* or an embedding"),
+        ({"logits": np.zeros((21, 64, 64), np.float32)}, "like a map of classes"),
+        ({"o": np.zeros((CELLS, 9), np.float32)}, "option 'labels'"),
     ],
 )
-def test_what_is_no_box_detector_is_refused_by_name(tmp_path, outputs, metadata, message):
+def test_what_could_be_several_things_is_not_guessed(tmp_path, outputs, message):
     with pytest.raises(ModelLoadFailed, match=message):
-        load(constant_graph(tmp_path / "m.onnx", outputs, metadata=metadata))
+        load(constant_graph(tmp_path / "m.onnx", outputs))
+
+
+def test_numbers_that_are_nearly_all_none_are_a_bad_prediction(tmp_path):
+    """A network that has come apart must not look like frames with nothing in them."""
+    loaded = load(constant_graph(tmp_path / "m.onnx", {"o": table([], depth=7, fill=np.nan).T}, metadata=META))
+    with pytest.raises(BadPrediction, match=r"100% of the output 'o' are no numbers \(NaN or infinite\)"):
+        boxes_of(loaded)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "options", "message"),
+    [
+        ({"o": table([], depth=7).T}, {"top_k": 2}, "option 'top_k' is not for its yolov8 head, allowed: nms_iou, max"),
+        ({"o": table([], depth=7).T}, {"points": ["a"]}, "option 'points' is not for its yolov8 head"),
+        ({"o": np.zeros(3, np.float32)}, {"nms_iou": 0.3}, "option 'nms_iou' is not for its classifier head"),
+        ({"o": np.zeros((3, 64, 64), np.float32)}, {"shape": "mask"}, "option 'shape' is not for its semantic head"),
+    ],
+)
+def test_options_of_other_heads_are_told(tmp_path, outputs, options, message):
+    with pytest.raises(ConfigError, match=message):
+        load(constant_graph(tmp_path / "m.onnx", outputs, metadata=META), **options)

@@ -1,0 +1,154 @@
+"""Poses from heat maps: a graph that sees one person and gives a map of how likely each point is where.
+
+`estimate` is for who knows where the persons are; alone, a frame is taken for one person. Crops and decoding are those
+of Xiao et al., "Simple Baselines for Human Pose Estimation" (ECCV 2018).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from adapters._onnx.boxes import point_names
+from adapters._onnx.detectors import running_facts
+from adapters._onnx.files import open_onnx
+from adapters._onnx.graph import Graph, open_graph
+from adapters._onnx.options import at_least, prepared, running, share
+from adapters._onnx.pictures import IMAGENET_MEAN, IMAGENET_STD, Recipe, place
+from agent.contract import (
+    BadPrediction,
+    Context,
+    Detection,
+    Frame,
+    Keypoint,
+    Label,
+    ModelLoadFailed,
+    Rectangle,
+    Skeleton,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+RECIPE = Recipe(resize="stretch", mean=IMAGENET_MEAN, std=IMAGENET_STD)
+_AROUND = 1.25
+"""How much more than the person a crop shows, as in training."""
+
+
+def load_poses(name: str, device: str, given: Mapping[str, Any]) -> HeatmapPoses:
+    """The pose model in a file."""
+    owner = f"local:{name}"
+    at_least(owner, "batch_size", given.get("batch_size", 1), 1)
+    share(owner, "point_threshold", given.get("point_threshold"))
+    run = running(device, given, owner)
+    file = open_onnx(name)
+    graph = open_graph(file.path, owner, run, threads=run.cores)
+    signature = graph.signature(None)
+    maps = signature.shaped(4)
+    if len(signature.outputs) != 1 or not maps:
+        raise ModelLoadFailed(f"{owner}: this is no heatmaps head: the graph gives {signature}")
+    points = point_names(int(signature.outputs[maps[0]].shape[1]), (), given.get("points"), "heatmaps", owner)
+    recipe = prepared(RECIPE, given)
+    facts = {
+        "source": file.path.name,
+        "version": file.version,
+        "head": f"heatmaps ({len(points)} points of one person)",
+        "input size": f"{graph.width}x{graph.height}",
+        "preparation": str(recipe),
+        **running_facts(file, graph),
+    }
+    least, step = given.get("point_threshold", 0.3), given.get("batch_size", 8)
+    return HeatmapPoses(graph, maps[0], points, recipe, facts, given.get("label", "person"), least, step)
+
+
+class HeatmapPoses:
+    """Finds the points of persons that it is shown one by one."""
+
+    default_threshold = 0.0
+
+    def __init__(
+        self,
+        graph: Graph,
+        output: str,
+        points: Sequence[str],
+        recipe: Recipe,
+        facts: Mapping[str, str],
+        label: str,
+        least: float,
+        step: int,
+    ) -> None:
+        sublabels = tuple(Label(name, "points") for name in points if name)
+        self.labels: Sequence[Label] = [Label(label, "skeleton", sublabels=sublabels)]
+        self.facts = facts
+        self._graph, self._output, self._points, self._recipe = graph, output, points, recipe
+        self._label, self._least, self._step = label, least, graph.batch or step
+
+    def detect(self, frames: Sequence[Frame], context: Context) -> list[list[Detection]]:
+        found = []
+        for frame in frames:
+            poses = self._poses(frame, [Rectangle(0.0, 0.0, float(frame.width), float(frame.height))])
+            found.append([Detection(self._label, pose, score) for pose, score in poses if score >= context.threshold])
+        return found
+
+    def estimate(self, frame: Frame, rectangles: Sequence[Rectangle]) -> list[Skeleton]:
+        """The skeleton in each rectangle, in pixels of the frame; unsure points are `outside`."""
+        return [skeleton for skeleton, _ in self._poses(frame, rectangles)]
+
+    def _poses(self, frame: Frame, rectangles: Sequence[Rectangle]) -> list[tuple[Skeleton, float]]:
+        """The skeletons and the mean scores of their points."""
+        found = []
+        for start in range(0, len(rectangles), self._step):
+            windows = [self._window(one) for one in rectangles[start : start + self._step]]
+            blob, view = self._graph.blank(len(windows))
+            for number, window in enumerate(windows):
+                place(self._cropped(frame.image, window), self._recipe, view[number])
+            maps = self._graph.run(blob)[self._output][: len(windows)].astype(np.float32, copy=False)
+            if not np.isfinite(maps).all():
+                raise BadPrediction(f"{self._graph.owner}: the heat maps have numbers that are none (NaN or infinite)")
+            found += [self._skeleton(one, window, frame) for one, window in zip(maps, windows, strict=True)]
+        return found
+
+    def _window(self, box: Rectangle) -> tuple[float, float, float, float]:
+        """(left, top, width, height) of what the network sees: the box made as wide as its input, and some more."""
+        width, height = max(1.0, box.right - box.left), max(1.0, box.bottom - box.top)
+        ratio = self._graph.width / self._graph.height
+        width, height = max(width, height * ratio) * _AROUND, max(height, width / ratio) * _AROUND
+        return (box.left + box.right - width) / 2, (box.top + box.bottom - height) / 2, width, height
+
+    def _cropped(self, image: NDArray[np.uint8], window: tuple[float, float, float, float]) -> NDArray[np.uint8]:
+        import cv2
+
+        left, top, width, height = window
+        scale_x, scale_y = self._graph.width / width, self._graph.height / height
+        matrix = np.array([[scale_x, 0, -left * scale_x], [0, scale_y, -top * scale_y]])
+        crop = cv2.warpAffine(image, matrix, (self._graph.width, self._graph.height), flags=cv2.INTER_LINEAR)
+        return np.asarray(crop, np.uint8)
+
+    def _skeleton(
+        self, maps: NDArray[np.float32], window: tuple[float, float, float, float], frame: Frame
+    ) -> tuple[Skeleton, float]:
+        left, top, width, height = window
+        high, wide = maps.shape[1:]
+        points, scores = [], []
+        for name, heat in zip(self._points, maps, strict=True):
+            column, row, score = _peak(heat)
+            x = min(max(left + column * width / wide, 0.0), float(frame.width))
+            y = min(max(top + row * height / high, 0.0), float(frame.height))
+            scores.append(min(1.0, max(0.0, score)))
+            if name:
+                points.append(Keypoint(name, x, y, outside=scores[-1] < self._least))
+        return Skeleton(tuple(points)), sum(scores) / len(scores)
+
+
+def _peak(heat: NDArray[np.float32]) -> tuple[float, float, float]:
+    """(column, row, height) of the highest cell, a quarter of a cell towards the higher of its neighbours."""
+    high, wide = heat.shape
+    row, column = divmod(int(heat.argmax()), wide)
+    x, y = float(column), float(row)
+    if 0 < column < wide - 1:
+        x += 0.25 * float(np.sign(heat[row, column + 1] - heat[row, column - 1]))
+    if 0 < row < high - 1:
+        y += 0.25 * float(np.sign(heat[row + 1, column] - heat[row - 1, column]))
+    return x, y, float(heat[row, column])
