@@ -88,6 +88,7 @@ def run_until_stopped(
         code = _stop(service, signals, grace(), say)
         (force or force_end)(code)
         service.close()
+    say("stopped" if code == 0 else "stopped; what was held is given up, and may be taken by others")
     return code
 
 
@@ -116,12 +117,11 @@ def _stop(service: Runs, signals: Signals, grace: float, say: Callable[[str], No
             say(f"stopping: what is held is finished first, within {grace:g} s; once more stops at once")
             told = True
         if (left := end - time.monotonic()) <= 0:
-            say(f"stopped after {grace:g} s; what was still held is given up, and may be taken by others")
+            say(f"{grace:g} s are over; stopping at once")
             return GIVEN_UP
         if signals.next(min(LOOK_SECONDS, left)) in STOPS:
-            say("stopped at once; what was held is given up, and may be taken by others")
+            say("stopping at once")
             return GIVEN_UP
-    say("stopped")
     return 0
 
 

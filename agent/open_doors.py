@@ -32,7 +32,8 @@ MakeDoor = Callable[[Shared], Door]
 
 def wanted_doors(config: Config) -> tuple[str, ...]:
     """The doors that service.toml opens."""
-    asked = {"queue": config.queue is not None, "gateway": config.gateway is not None, "watch": bool(config.rules)}
+    # Whoever only listens comes first: a port that is taken is told before anything is asked of the server.
+    asked = {"gateway": config.gateway is not None, "queue": config.queue is not None, "watch": bool(config.rules)}
     return tuple(name for name, is_asked in asked.items() if is_asked)
 
 

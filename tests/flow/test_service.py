@@ -99,12 +99,12 @@ class TestBeginning:
 
         def prepare(door):
             made.append(door)
-            if door.name == "gateway":
-                refusing("gateway: port: is taken")(door)
+            if door.name == "queue":
+                refusing("queue: it is taken")(door)
 
         with pytest.raises(ConfigError, match="is taken"), running(file, load=load, prepare=prepare):
             pass
-        assert [door.heard[-1] for door in made] == ["close", "close"]
+        assert [(door.name, door.heard[-1]) for door in made] == [("gateway", "close"), ("queue", "close")]
         with running(written(tmp_path), load=load):
             pass  # nothing of the first one was left open
 
@@ -372,7 +372,7 @@ class TestEnd:
         began = time.monotonic()
         assert stopped.run(signal.SIGTERM) == GIVEN_UP
         assert time.monotonic() - began < 8
-        assert stopped.said[-1].startswith("stopped after 0.3 s")
+        assert "0.3 s are over; stopping at once" in stopped.said
 
     def test_a_hangup_reads_again_and_goes_on(self, service):
         stopped = Stopped(service.service)
