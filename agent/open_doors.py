@@ -24,7 +24,7 @@ DOORS = {
 """Imported when their table stands in service.toml."""
 LOOK_SECONDS = 0.2
 """How often a door that is to close is looked at."""
-PATIENCE = 3.0
+PATIENCE = 2.0
 """Seconds that an end waits for what does not come back."""
 
 MakeDoor = Callable[[Shared], Door]

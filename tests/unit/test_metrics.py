@@ -1,4 +1,6 @@
 import os
+import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -96,6 +98,16 @@ def test_what_is_now_is_read_when_somebody_asks(metrics, tmp_path):
         assert found["start_time_seconds",] == 1234
         found = values(metrics)
         assert (found["requests_running",], found["lane_taken", ("lane", "batch")]) == (0, 0)
+
+
+def test_every_metric_is_documented_and_no_other(metrics, tmp_path):
+    with make_shared("http://cvat.test", [ModelSettings("yolo", "x:yolo")], folder=tmp_path, load=Loader()) as shared:
+        metrics.watch(shared, list, 0.0)
+        families = text_string_to_metric_families(metrics.text().decode())
+        there = {f"{family.name}_total" if family.type == "counter" else family.name for family in families}
+    page = (Path(__file__).resolve().parents[2] / "docs" / "service.md").read_text()
+    told = set(re.findall(r"`(cvat_sidecar_\w+)`", page))
+    assert told == there
 
 
 def test_nothing_but_our_own(metrics, monkeypatch):
