@@ -13,14 +13,15 @@ from typing import Any
 import httpx
 import numpy as np
 
-from agent.contract import Frame, Rectangle
+from agent.contract import Context, Detection, Frame, Rectangle
 from agent.doors import Shared
 from agent.doors.gateway import Gateway
 from agent.models import LoadedModel, ModelReference
 from agent.sandbox import Sandbox
 from agent.service_config import GatewaySettings, ModelSettings
 from tests.support.doors import shared
-from tests.support.models import loader
+from tests.support.material import number_of
+from tests.support.models import Finder, loader
 
 
 @dataclass
@@ -98,6 +99,18 @@ def _is_free(port: int) -> bool:
 def image_of(content: bytes) -> str:
     """A picture as it comes in a call."""
     return base64.b64encode(content).decode()
+
+
+class Watched(Finder):
+    """A Finder that also tells the numbers that the pictures of each batch carry: a call does not tell its frame."""
+
+    def __init__(self, **more: Any) -> None:
+        super().__init__(**more)
+        self.batches: list[list[int]] = []
+
+    def detect(self, frames: Sequence[Frame], context: Context) -> list[list[Detection]]:
+        self.batches.append([number_of(frame.image) for frame in frames])
+        return super().detect(frames, context)
 
 
 class Describer:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from agent.activity import Request
 from agent.contract import PromptNeeds
 from agent.doors import Shared
+from agent.doors.gateway.ahead import Ahead
 from agent.doors.gateway.call import Call
 from agent.doors.gateway.detector import Detecting, asked_threshold, detect
 from agent.doors.gateway.interactor import asked_prompts, write_masks
@@ -24,6 +25,7 @@ class Answering:
 
     shared: Shared
     menu: Menu
+    ahead: Ahead
 
     def answer(self, model: str, body: bytes, call: Call, megapixels: float) -> bytes:
         """The reply for a call's body. A SidecarError says why there is none."""
@@ -47,7 +49,11 @@ class Answering:
         naming = self.menu.naming(hosted.settings, hosted.loaded.labels)
         detecting = Detecting(hosted, naming, asked_threshold(payload))
         picture = payload.picture(megapixels)
+        if (reply := self.ahead.find(detecting, picture, call)) is not None:
+            with self._begin("detect", hosted, "a picture that was read ahead"):
+                return reply
         frame = picture.frame
+        self.ahead.look(detecting, picture)
         with self._begin("detect", hosted) as request:
             return detect(detecting, frame, picture.digest, call, request)
 

@@ -83,9 +83,9 @@ class Call:
     def too_late(self) -> Refused:
         return Refused(f"the model has not answered within {self.seconds:g} s", 504)
 
-    def wait(self, future: Future[T], request: Request | None = None) -> T:
+    def wait(self, future: Future[T], request: Request | None = None, *, keep: bool = False) -> T:
         """What the future gives. Refused (504, 503) where the time is over or the gateway closes; it is cancelled then,
-        which takes it out of the model's queue."""
+        which takes it out of the model's queue, unless it is to be kept for others, who may be told of its end."""
         bell = threading.Event()
         with self._lock:
             self._bell = bell
@@ -97,13 +97,17 @@ class Call:
                 if request is not None:
                     request.check()
         except BaseException:
-            future.cancel()
+            if not keep:
+                future.cancel()
             raise
         if not future.done():
-            future.cancel()
+            if not keep:
+                future.cancel()
             self.check()
             raise self.too_late()
         try:
             return future.result()
         except CancelledError as error:
+            if keep:
+                raise
             raise Refused("the service ends, or the model was unloaded", 503) from error

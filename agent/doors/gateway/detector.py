@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agent.activity import Request
-from agent.contract import Context, Frame
+from agent.contract import Context, Detection, Frame
 from agent.doors.gateway.call import Call
 from agent.doors.gateway.naming import Naming
 from agent.doors.gateway.payload import Payload
@@ -27,10 +28,11 @@ class Detecting:
     threshold: float | None
     """The call's own."""
 
-    @property
-    def key(self) -> tuple[str, str, int, float | None]:
-        """Replies of equal keys are the same for the same picture."""
-        return self.hosted.id, self.hosted.loaded.version, self.hosted.load, self.threshold
+    def is_like(self, other: Detecting) -> bool:
+        """Whether the replies of both are the same for the same picture."""
+        one, two = self.hosted, other.hosted
+        same_model = one.id == two.id and one.load == two.load and one.settings is two.settings
+        return same_model and self.naming is other.naming and self.threshold == other.threshold
 
     @property
     def thresholds(self) -> Thresholds:
@@ -44,13 +46,17 @@ class Detecting:
         everything = len(names) == len(self.hosted.loaded.labels)
         return Context(self.thresholds.lowest, None if everything else names)
 
-    def reply(self, prediction: Prediction, frame: Frame, digest: str) -> bytes:
-        """The reply for a picture. BadPrediction where the model failed on it, or answered outside its contract."""
+    def kept(self, prediction: Prediction, frame: Frame) -> list[Detection]:
+        """What of the model's answer is told. BadPrediction where it failed, or answered outside its contract."""
         (checked,) = check_predictions([prediction], [frame], self.hosted.loaded.labels)
         if isinstance(checked, BadPrediction):
             raise checked
         kept, _ = filter_detections(checked, frame.width, frame.height, Filters(self.thresholds))
-        return write_reply(kept, self.naming, (frame.width, frame.height), digest)
+        return kept
+
+    def written(self, kept: Sequence[Detection], size: tuple[int, int], digest: str) -> bytes:
+        """The reply for a picture of `size` (width, height)."""
+        return write_reply(kept, self.naming, size, digest)
 
 
 def asked_threshold(payload: Payload) -> float | None:
@@ -62,4 +68,4 @@ def detect(detecting: Detecting, frame: Frame, digest: str, call: Call, request:
     """The reply of the model for a picture, right away; calls that come together go to the model together."""
     answer = detecting.hosted.host.submit([frame], detecting.context, INTERACTIVE)
     (prediction,) = call.wait(answer, request)
-    return detecting.reply(prediction, frame, digest)
+    return detecting.written(detecting.kept(prediction, frame), (frame.width, frame.height), digest)

@@ -11,6 +11,7 @@ import uvicorn
 
 from agent.doors import DoorHealth, Shared
 from agent.doors.gateway.access import Access
+from agent.doors.gateway.ahead import Ahead
 from agent.doors.gateway.answering import Answering
 from agent.doors.gateway.app import App, Rules
 from agent.doors.gateway.call import Refused
@@ -39,8 +40,8 @@ class Gateway:
         self._ports: Mapping[str, int] = {}
         self._server: _Server | None = None
         self.menu = Menu(shared, lambda: self._ports)
-        self._answering = Answering(shared, self.menu)
-        self._app = App(self.menu, self._answering, self._present_rules)
+        self.ahead = Ahead(shared)
+        self._app = App(self.menu, Answering(shared, self.menu, self.ahead), self._present_rules)
 
     # ------------------------------------------------------------------- door
 
@@ -59,6 +60,7 @@ class Gateway:
         self.drain()
         for call in list(self._app.calls):
             call.give_up(Refused("the service ends", 503))
+        self.ahead.close()
         if self._server is not None:
             self._server.close(PATIENCE)
             self._server = None
@@ -110,6 +112,7 @@ class Gateway:
             Rules(settings, access, lane, direct),
             {model: port for port, model in direct.items()},
         )
+        self.ahead.reset()
         if self._server is None or before != self._listeners.addresses:
             old, self._server = self._server, _Server(self._app, self._listeners.lend())
             if old is not None:

@@ -11,9 +11,11 @@ from collections.abc import Mapping, Sequence
 from functools import cache, cached_property
 from typing import Any, NoReturn
 
+import numpy as np
 from PIL import Image
 
 from agent.contract import Frame, Rectangle
+from agent.cvat.chunks import digest_of
 from agent.cvat.decode import BadPicture, TooLarge, decode_picture
 from agent.doors.gateway.call import Refused
 
@@ -29,7 +31,7 @@ class Picture:
     """A picture file that came with a call; `digest` names its bytes."""
 
     def __init__(self, content: bytes, megapixels: float, field: str = "image") -> None:
-        self.digest = hashlib.sha256(content, usedforsecurity=False).hexdigest()
+        self.digest = digest_of(content)
         self._content, self._limit, self._field = content, int(megapixels * MEGA), field
 
     @cached_property
@@ -41,6 +43,18 @@ class Picture:
             raise Refused(f"{self._field}: {error}", 413) from error
         except BadPicture as error:
             raise Refused(f"{self._field}: {error}") from error
+
+    @cached_property
+    def pixels(self) -> str:
+        """Names its pixels."""
+        return pixels_digest(self.frame)
+
+
+def pixels_digest(frame: Frame) -> str:
+    """Names the size of a frame and all its pixels."""
+    name = hashlib.sha256(f"{frame.width}x{frame.height}".encode(), usedforsecurity=False)
+    name.update(np.ascontiguousarray(frame.image).data)
+    return name.hexdigest()
 
 
 @cache
