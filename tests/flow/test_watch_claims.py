@@ -27,6 +27,8 @@ def both(sandbox, stack, folders, wish, **more):
 def test_two_sidecars_share_the_work(sandbox, session, tmp_path, shared):
     jobs = jobs_of(session, make_image_task(session, count=12, segment_size=2, labels=LABELS))
     folders = [tmp_path / "a", tmp_path / ("a" if shared else "b")]
+    # A state that is long on its way is what two that only look at it would both find unchanged.
+    sandbox.faults.add(method="PATCH", path=r"/api/jobs/\d+$", delay=0.2, count=None)
     # With one ledger, the job's state has nothing to tell.
     wish = rule(every_seconds=1.0, **({} if shared else STATES))
     with ExitStack() as stack:

@@ -154,7 +154,9 @@ class Attendant:
         if state is None or row.marker is None:
             return True
         try:
-            ours = self._place.claims.take(job, row.marker, state, self._rule.unfit)
+            ours = self._place.claims.take(
+                job, row.marker, state, self._rule.unfit, lambda: self._memory.change(row, status="running")
+            )
         except ServerRefused as error:
             self._place.claims.clear(job.id, row.marker)
             self._endings.failed(row, error)
@@ -163,7 +165,7 @@ class Attendant:
             self._restore(row, before)
             raise
         if ours:
-            self._memory.change(row, status="running", marker=None)
+            self._memory.change(row, marker=None)
         else:
             self._restore(row, before)
         return ours

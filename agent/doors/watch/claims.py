@@ -54,17 +54,26 @@ class Claims:
         self._session, self._stop = session, stop
         self._settle, self._clock = settle, clock
 
-    def take(self, job: Job, marker: str, state: str, unfit: Callable[[Job], str | None]) -> bool:
+    def take(
+        self,
+        job: Job,
+        marker: str,
+        state: str,
+        unfit: Callable[[Job], str | None],
+        won: Callable[[], None] = lambda: None,
+    ) -> bool:
         """Whether the job is ours now, its state set; what was left on it for that is gone.
 
-        `unfit` says why a job is none of ours. RequestCancelled when we are stopped meanwhile.
+        `unfit` says why a job is none of ours; `won` hears that it is ours while our note still says so too.
+        RequestCancelled when we are stopped meanwhile.
         """
         began = self._clock()
         message = f"cvat-sidecar looks whether it may annotate this job; this note goes by itself. {_mark(marker)}"
         # Where the server fails here, the issue stays: it tells `is_ours` and `clear` later how far we had come.
         issue = leave_issue(self._session, job.id, job.first_frame or 0, message)
         try:
-            taken = self._take(job.id, marker, state, unfit, began)
+            if taken := self._take(job.id, marker, state, unfit, began):
+                won()
         except RequestCancelled:
             self._remove(job.id, issue)
             raise
