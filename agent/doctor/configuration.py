@@ -60,6 +60,8 @@ def _secrets(patient: Patient) -> Finding:
     missing = [f"{variable} ({place})" for place, variable in wanted if not os.environ.get(variable)]
     if missing:
         mend = "set them where the service starts: environment of the container, EnvironmentFile of the unit"
+        if any(f"{variable}_FILE" in os.environ for _, variable in wanted):
+            mend = "in the container, start this by way of entrypoint.sh, which reads them from their files"
         return failed(f"the environment has no {', '.join(missing)}", mend)
     return ok(f"{counted(len(wanted), 'variable')} named, all of them set" if wanted else "no variables are named")
 

@@ -24,6 +24,8 @@ IMPORT_SECONDS = 120.0
 _OPENCV = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
 _GROUND = ("torch", "transformers", "cvat-sdk", "onnxruntime", "numpy")
 """Their versions are told."""
+_BUILDS = {"onnxruntime": "onnxruntime-gpu"}
+"""Builds of a package that go by another name."""
 
 
 def checks() -> list[Check]:
@@ -61,7 +63,7 @@ def _problem(asked: Requirement) -> str | None:
     """What is wrong with one dependency."""
     if asked.marker is not None and not asked.marker.evaluate({"extra": ""}):
         return None
-    found = _version(asked.name)
+    found = _version(asked.name) or _version(_BUILDS.get(asked.name, asked.name))
     if found is None:
         return f"{asked.name} is not installed"
     if not asked.specifier.contains(found, prereleases=True):

@@ -131,6 +131,10 @@ def test_variables_that_are_missing(tmp_path, monkeypatch):
     assert "configuration.secrets" in failed(found)
     assert "NO_SUCH_WORD (gateway.secret_env)" in found["configuration.secrets"]
     assert "NO_HUB_TOKEN (models face: token_env)" in found["configuration.secrets"]
+    assert "EnvironmentFile" in found["configuration.secrets"]
+    monkeypatch.setenv("NO_SUCH_WORD_FILE", "/run/secrets/word")
+    found = examined(written(tmp_path, AWAY, more=gateway))
+    assert "by way of entrypoint.sh" in found["configuration.secrets"]
 
 
 @pytest.mark.parametrize(("mode", "state"), [(0o600, "ok"), (0o640, "ok"), (0o644, "warning"), (0o666, "warning")])
