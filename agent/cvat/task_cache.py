@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from agent.cvat.session import Session
-from agent.cvat.work import JobWork, job_work, media, pages, task_labels
+from agent.cvat.work import JobWork, TaskWork, job_work, media, pages, task_labels
 from agent.domain import TaskLabel
 from agent.errors import BadRequest, LabelMismatch, ServerRefused
 
@@ -43,6 +43,9 @@ class KnownTask:
     def job_of(self, frame: int) -> JobWork:
         """The job that holds a frame. BadRequest where none does, or where it was deleted."""
         with self._lock:
+            for job in self._jobs.values():
+                if frame in job.frames:
+                    return job
             rows = [row for row in self._list() if row["start_frame"] <= frame <= row["stop_frame"]]
             for row in rows:
                 if row["id"] not in self._jobs:
@@ -92,6 +95,13 @@ class TaskCache:
             self.forget(task)
             raise _as_request_error(task, error) from error
 
+    def learn(self, work: TaskWork) -> None:
+        """Takes over what somebody else has just fetched: people often look at what is being annotated."""
+        known = KnownTask(work.task_id, self._session, self._clock(), _labels=work.labels)
+        known._jobs = {job.id: job for job in work.jobs}
+        with self._lock:
+            self._keep_known(known)
+
     def forget(self, task: int) -> None:
         """The server says that it has changed."""
         with self._lock:
@@ -101,11 +111,15 @@ class TaskCache:
         with self._lock:
             known, now = self._known.get(task), self._clock()
             if known is None or now - known.looked >= self._keep:
-                known = self._known[task] = KnownTask(task, self._session, now)
-            self._known.move_to_end(task)
-            while len(self._known) > TASKS:
-                self._known.popitem(last=False)
+                known = KnownTask(task, self._session, now)
+            self._keep_known(known)
             return known
+
+    def _keep_known(self, known: KnownTask) -> None:
+        self._known[known.id] = known
+        self._known.move_to_end(known.id)
+        while len(self._known) > TASKS:
+            self._known.popitem(last=False)
 
 
 def unseen(task: int) -> str:

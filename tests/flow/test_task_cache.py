@@ -1,12 +1,15 @@
 """What is remembered of tasks and frames, for how long, and what makes it look again."""
 
 import threading
+from dataclasses import replace
 
 import pytest
 
 from agent.cvat.single_frames import FrameCache
 from agent.cvat.task_cache import TaskCache
+from agent.cvat.work import find_work
 from agent.errors import BadRequest, LabelMismatch, ServerUnavailable
+from agent.options import Target
 from tests.support.material import make_image_task, make_video_task, number_of
 from tests.support.tasks import Client
 
@@ -67,6 +70,19 @@ def test_what_does_not_fit_is_looked_at_again_once(sandbox, session, task, clock
         tasks.use(task, work)
     assert len(tries) == 3
     assert tries[1] is not tries[2]
+
+
+def test_what_somebody_else_has_fetched(sandbox, session, task, clock):
+    """A frame that is not in it is looked for as ever."""
+    (work,) = find_work(session, Target("task", task))
+    first = replace(work, jobs=work.jobs[:1])
+    tasks = TaskCache(session, clock=clock)
+    tasks.learn(first)
+    sandbox.requests.clear()
+    assert tasks.use(task, lambda known: (known.job_of(1).id, known.labels)) == (1, work.labels)
+    assert asked(sandbox) == []
+    assert tasks.use(task, lambda known: known.job_of(5)).id == 2
+    assert asked(sandbox) == ["GET /api/jobs", "GET /api/jobs/2/data/meta"]
 
 
 def test_frames_that_are_deleted_meanwhile(sandbox, session, task, clock):

@@ -37,10 +37,17 @@ Lend = Callable[[], AbstractContextManager[HostedModel]]
 
 
 def annotate_task(
-    wanted: AnnotateTask, lend: Lend, session: Session, lease: HeldLease, sink: ResultSink, max_bad_frames: int
+    wanted: AnnotateTask,
+    lend: Lend,
+    session: Session,
+    tasks: TaskCache,
+    lease: HeldLease,
+    sink: ResultSink,
+    max_bad_frames: int,
 ) -> RunReport:
     """Annotates all frames of a task's annotation jobs; what comes of it is in the sink."""
     work = _work(session, wanted.task)
+    tasks.learn(work)
     places = [(job, frame) for job in work.jobs for frame in job.frames]
     lease.check()
     with lend() as hosted, ChunkFrames(session) as source:

@@ -117,7 +117,8 @@ class Held:
         match wanted:
             case AnnotateTask():
                 sink = stack.enter_context(ResultSink())
-                report = annotate_task(wanted, self._lend, shared.session, lease, sink, place.settings.max_bad_frames)
+                most = place.settings.max_bad_frames
+                report = annotate_task(wanted, self._lend, shared.session, tasks, lease, sink, most)
                 request.spent(report.seconds)
                 for where, why in report.skipped.items():
                     log.warning("%s: skipped: %s", where, why)
