@@ -13,6 +13,7 @@ from agent.config_changes import changes, in_effect
 from agent.cvat.login import has_login
 from agent.cvat.session import open_session
 from agent.doors import Door, Shared
+from agent.doors.watch.rules import read_rules
 from agent.errors import ConfigError, SidecarError
 from agent.housekeeping import Housekeeping
 from agent.interaction import Embeddings
@@ -49,6 +50,7 @@ def check(config: Config) -> None:
         raise ConfigError(f"{config.file}: cvat: got nothing that says who we are, allowed: {allowed}")
     secret(config.service.secret_env, f"{config.file}: service: secret_env")
     secret(config.watch.webhook_secret_env, f"{config.file}: watch: webhook_secret_env")
+    read_rules(config)
     if config.gateway is not None:
         secret(config.gateway.secret_env, f"{config.file}: gateway: secret_env")
 

@@ -9,12 +9,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from agent.compose.named import resolved
 from agent.domain import Roi
 from agent.errors import ConfigError
 from agent.label_map import load_label_map
 from agent.options import Options
 from agent.selection import parse_selection
-from agent.service_config import EngineSettings, ModelSettings, Share
+from agent.service_config import Config, RuleSettings, Share
 from agent.toml_tables import read_table
 
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -66,13 +67,16 @@ def read_options(table: Mapping[str, object], place: str, folder: Path) -> RuleO
     return options
 
 
-def run_options(rule: str, wish: RuleOptions, model: ModelSettings, engine: EngineSettings, folder: Path) -> Options:
+def run_options(rule: RuleSettings, wish: RuleOptions, config: Config) -> Options:
     """All that a run of the rule needs to know, so that the command line can go on with it too."""
+    model = config.model(rule.model)
+    reference, params = resolved(model.id, config.models)
+    folder = config.file.resolve().parent
     label_map = _near(wish.label_map, folder) if wish.label_map is not None else None
     return Options(
-        model=model.model,
-        params=dict(model.options),
-        device=model.device or engine.device,
+        model=reference,
+        params=params,
+        device=model.device or config.engine.device,
         batch_size=model.batch_size,
         threshold=model.threshold if wish.threshold is None else wish.threshold,
         mapping={name: target or None for name, target in wish.mapping.items()},
@@ -90,7 +94,7 @@ def run_options(rule: str, wish: RuleOptions, model: ModelSettings, engine: Engi
         ground_truth=wish.ground_truth,
         honeypots=wish.honeypots,
         max_bad_frames=wish.max_bad_frames,
-        rule=rule,
+        rule=rule.name,
     )
 
 

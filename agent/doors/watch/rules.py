@@ -137,8 +137,7 @@ def read_rules(config: Config) -> tuple[Rule, ...]:
         place = f"{config.file}: rules {settings.name!r}"
         _check(settings, place)
         wish = read_options(settings.options, f"{place}: options", folder)
-        model = config.model(settings.model)
-        rules.append(Rule(settings, run_options(settings.name, wish, model, config.engine, folder)))
+        rules.append(Rule(settings, run_options(settings, wish, config)))
     return tuple(rules)
 
 
