@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import http
 import json
 import urllib.error
+import urllib.parse
 import urllib.request
 from typing import Any
 
@@ -59,11 +61,23 @@ def _dashboard(state: State) -> str:
     return state.nuclio
 
 
+def _to_dashboard(
+    state: State, path: str, headers: dict[str, str], body: bytes | None = None
+) -> urllib.request.Request:
+    """A request to the dashboard. A name and password in its address are sent as CVAT's client sends them."""
+    parts = urllib.parse.urlsplit(_dashboard(state))
+    if parts.username is not None:
+        login = f"{urllib.parse.unquote(parts.username)}:{urllib.parse.unquote(parts.password or '')}"
+        headers = {**headers, "Authorization": f"Basic {base64.b64encode(login.encode()).decode()}"}
+        parts = parts._replace(netloc=parts.netloc.rpartition("@")[2])
+    return urllib.request.Request(f"{parts.geturl()}{path}", body, headers)
+
+
 def functions(state: State) -> list[JSON]:
     """All function objects of the dashboard; none where there is no dashboard."""
     if state.nuclio is None:
         return []
-    answer = _exchange(state, urllib.request.Request(f"{state.nuclio}/api/functions", headers=_headers(state)))
+    answer = _exchange(state, _to_dashboard(state, "/api/functions", _headers(state)))
     return list(answer.values())
 
 
@@ -72,19 +86,17 @@ def function(state: State, name: str) -> JSON:
     if state.nuclio is None:
         text = f"404 Client Error: Not Found for url: http://nuclio:8070/api/functions/{name}"
         raise Refusal(404, text)
-    answer = _exchange(state, urllib.request.Request(f"{state.nuclio}/api/functions/{name}", headers=_headers(state)))
+    answer = _exchange(state, _to_dashboard(state, f"/api/functions/{name}", _headers(state)))
     return dict(answer)
 
 
 def invoke(state: State, function: JSON, payload: JSON) -> Any:
     """What a function answers: through the dashboard, or at its own port (`direct`)."""
     body = json.dumps(payload).encode()
+    headers = {**_headers(state), "Content-Type": "application/json"}
     if state.invoke == "direct":
         url = f"http://localhost:{function['status']['httpPort']}/"
-        headers = {k: v for k, v in _headers(state).items() if not k.lower().startswith("x-")}
-    else:
-        url = f"{_dashboard(state)}/api/function_invocations"
-        name = str(function["metadata"]["name"])
-        headers = {**_headers(state), "x-nuclio-function-name": name, "x-nuclio-path": "/"}
-    headers["Content-Type"] = "application/json"
-    return _exchange(state, urllib.request.Request(url, body, headers, method="POST"))
+        plain = {k: v for k, v in headers.items() if not k.lower().startswith("x-")}
+        return _exchange(state, urllib.request.Request(url, body, plain))
+    headers |= {"x-nuclio-function-name": str(function["metadata"]["name"]), "x-nuclio-path": "/"}
+    return _exchange(state, _to_dashboard(state, "/api/function_invocations", headers, body))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import socket
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from agent.models import LoadedModel, ModelReference
 from agent.sandbox import Sandbox
 from agent.service_config import GatewaySettings, ModelSettings
 from tests.support.doors import shared
-from tests.support.material import number_of
+from tests.support.material import BITS, BLOCK, number_of
 from tests.support.models import Finder, loader
 
 
@@ -42,16 +43,21 @@ class Stage:
 
 @contextmanager
 def staged(
-    models: dict[str, Any] | Sequence[ModelSettings], *, invoke: str = "dashboard", learn: bool = True, **settings: Any
+    models: dict[str, Any] | Sequence[ModelSettings],
+    *,
+    invoke: str = "dashboard",
+    learn: bool = True,
+    may_load: threading.Event | None = None,
+    **settings: Any,
 ) -> Iterator[Stage]:
     """The gateway with these models (in-test ones by id, or settings of real ones), and a sandbox that calls it.
 
-    `learn` loads the models first, as the service does.
+    `learn` loads the models first, as the service does; `may_load` holds the loading up while it is clear.
     """
     port = free_port()
     load: dict[str, Any] = {}
     if isinstance(models, dict):
-        load["load"] = with_describers(models)
+        load["load"] = with_describers(models, may_load)
         models = [ModelSettings(id=name, model=f"test:{name}") for name in models]
     more = settings.pop("shared", {})
     table = GatewaySettings(port=port, **settings)
@@ -105,12 +111,20 @@ class Watched(Finder):
     """A Finder that also tells the numbers that the pictures of each batch carry: a call does not tell its frame."""
 
     def __init__(self, **more: Any) -> None:
-        super().__init__(**more)
+        super().__init__(**{"find": self._found, **more})
         self.batches: list[list[int]] = []
 
     def detect(self, frames: Sequence[Frame], context: Context) -> list[list[Detection]]:
-        self.batches.append([number_of(frame.image) for frame in frames])
+        self.batches.append([number_of(frame.image) if _carries(frame) else -1 for frame in frames])
         return super().detect(frames, context)
+
+    def _found(self, frame: Frame, context: Context) -> list[Detection]:
+        return [self._thing(frame)] if _carries(frame) else []
+
+
+def _carries(frame: Frame) -> bool:
+    """Whether a picture is large enough for a number."""
+    return frame.width >= BITS * BLOCK and frame.height >= BLOCK
 
 
 class Describer:
@@ -131,12 +145,13 @@ def _colour(frame: Frame, box: Rectangle) -> np.ndarray[Any, Any]:
     return mean
 
 
-def with_describers(models: dict[str, Any]) -> Callable[..., LoadedModel]:
+def with_describers(models: dict[str, Any], may_load: threading.Event | None = None) -> Callable[..., LoadedModel]:
     """`tests.support.models.loader`, for reidentifiers too."""
     load = loader(models)
 
     def chosen(reference: str, **more: Any) -> LoadedModel:
         name = reference.partition(":")[2]
+        assert may_load is None or may_load.wait(60), "the test forgot to let it load"
         if hasattr(models[name], "describe"):
             return LoadedModel(ModelReference("test", name), models[name], "reid", version="1")
         return load(reference, **more)

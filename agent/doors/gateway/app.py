@@ -22,7 +22,7 @@ from agent.doors.gateway.access import Access
 from agent.doors.gateway.answering import Answering
 from agent.doors.gateway.call import Call, Refused, reason_of, status_of
 from agent.doors.gateway.listing import Menu
-from agent.errors import SidecarError
+from agent.errors import BadPrediction, SidecarError
 from agent.lanes import Lane
 from agent.service_config import GatewaySettings
 
@@ -171,9 +171,9 @@ async def _body(request: Request, limit: int, most: int) -> bytes:
 
     A limit of 0 keeps nothing, and refuses nothing.
     """
+    too_large = Refused(f"body: it is larger than allowed: {limit / MIB:.3g} MiB", 413)
     told = request.headers.get("content-length", "")
     size = int(told) if told.isdigit() else 0
-    too_large = Refused(f"body: it is larger than allowed: {limit / MIB:g} MiB", 413)
     if size > max(most, limit):
         raise too_large
     pieces, got = [], 0
@@ -224,10 +224,11 @@ def _from(request: Request) -> str:
 def refusal(request: Request, error: BaseException) -> Response:
     """An error as the caller sees it; the log has the reason."""
     status, text = status_of(error)
-    # What failed in the model was logged there already, with its trace.
     foreign = not isinstance(error, SidecarError)
+    # What failed in the model was logged there already, with its trace.
+    level = logging.ERROR if foreign else logging.DEBUG if isinstance(error, BadPrediction) else logging.WARNING
     log.log(
-        logging.ERROR if foreign else logging.WARNING, "gateway: %s from %s: %d: %s", request.method,
+        level, "gateway: %s from %s: %d: %s", request.method,
         _from(request), status, reason_of(error), exc_info=error if foreign else None,
     )  # fmt: skip
     headers = {"Retry-After": "1"} if status in (429, 503) else {}

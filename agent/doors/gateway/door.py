@@ -85,6 +85,11 @@ class Gateway:
     # ---------------------------------------------------------------- details
 
     @property
+    def calls(self) -> int:
+        """How many are being answered."""
+        return len(self._app.calls)
+
+    @property
     def url(self) -> str:
         """The dashboard's address, http://host:port."""
         settings = self._present_rules().settings
