@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from agent.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """The annotations of a job as they were once."""
+
+    server: str
+    job: int
+    annotations: Mapping[str, list[dict[str, Any]]]
 
 
 def write_backup(ledger: Path, server: str, job: int, annotations: Mapping[str, Any]) -> Path:
@@ -21,3 +31,18 @@ def write_backup(ledger: Path, server: str, job: int, annotations: Mapping[str, 
     except OSError as error:
         raise ConfigError(f"the backup of job {job} cannot be written: {error}") from error
     return path
+
+
+def read_backup(file: Path) -> Backup:
+    """What `write_backup` has written; ConfigError where that is not what the file holds."""
+    try:
+        said = json.loads(file.read_text(encoding="utf-8"))
+        server, job, annotations = said["server"], said["job"], said["annotations"]
+        right = isinstance(server, str) and type(job) is int and isinstance(annotations, dict)
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{file}: it is no backup of ours") from error
+    if not right:
+        raise ConfigError(f"{file}: it is no backup of ours")
+    return Backup(server, job, annotations)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
+from agent.backups import write_backup
 from agent.cvat.annotations_api import get_annotations
 from agent.cvat.session import Session
 from agent.cvat.uploads import JobUploads, untouched
 from agent.cvat.work import JobWork, TaskWork
-from agent.errors import BadRequest, ConfigError
+from agent.errors import BadRequest
 from agent.existing import Item, shapes_by_frame
 from agent.ledger import KINDS, Ledger
 from agent.options import Options
@@ -120,7 +119,9 @@ class Surveyor:
             for kind in KINDS
         }
         if self._options.replace == "all" and any(leaving.values()) and not self._dry_run:
-            survey.warnings.append(f"job {job.id}: backup in {self._write_backup(job, stored)}")
+            survey.warnings.append(
+                f"job {job.id}: backup in {write_backup(self._ledger.path, self._session.url, job.id, stored)}"
+            )
         for kind, found in leaving.items():
             for item in found:
                 frame = frames[-1] if kind == "tracks" else item["frame"]
@@ -140,15 +141,3 @@ class Surveyor:
                 f"job {job.id}: {len(changed)} annotations of earlier runs stay, somebody changed them"
             )
         return items
-
-    def _write_backup(self, job: JobWork, stored: Stored) -> str:
-        """Keeps a job's annotations in a file, in the form that CVAT's API takes back."""
-        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
-        path = self._ledger.path.parent / "backups" / f"job-{job.id}-{stamp}.json"
-        content = {"server": self._session.url, "job": job.id, "annotations": stored}
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(content), encoding="utf-8")
-        except OSError as error:
-            raise ConfigError(f"--replace all: the backup cannot be written: {error}") from error
-        return str(path)

@@ -21,7 +21,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 
 @click.group("runs")
 def command() -> None:
-    """List, show, undo and resume runs."""
+    """List, show, undo and resume runs; restore what a backup holds."""
 
 
 @command.command("list")
@@ -39,9 +39,9 @@ def list_(limit: int, ledger: Path | None) -> None:
         click.echo("no runs yet")
     for record, finished in zip(records, done, strict=True):
         count = f"{finished}/{sum(map(len, record.frames.values()))} frames"
-        click.echo(
-            f"{record.id}  {record.created[:19]}  {record.status:<11}  {record.target:<12}  {count:<18}  {record.model}"
-        )
+        by = f"  (rule {rule})" if (rule := record.options.get("rule")) else ""
+        when, target = record.created[:19], f"{record.target:<12}"
+        click.echo(f"{record.id}  {when}  {record.status:<11}  {target}  {count:<18}  {record.model}{by}")
 
 
 @command.command("show")
@@ -96,3 +96,18 @@ def resume(
 
     server = server_settings(values)
     return resume_run(server, run, preview=preview, report=report, ledger=ledger, retry_skipped=retry_skipped)
+
+
+@command.command("restore")
+@click.argument("backup", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@server_options
+def restore(backup: Path, **values: Any) -> None:
+    """Bring back what a BACKUP file holds and its job does not any more.
+
+    Such a file is kept by `--replace all` and other commands that take away what people drew. Nothing is removed: undo
+    the run that took it away for that.
+    """
+    from agent.restore import restore_backup
+
+    for line in restore_backup(backup, server_settings(values)).lines():
+        click.echo(line)
