@@ -353,18 +353,19 @@ def test_a_real_model_through_all_doors_at_once(tmp_path, assets):
             alike = Counter(shape[:2] for shape in found["queue"]) & Counter(shape[:2] for shape in found["watch"])
             assert alike.total() >= 0.8 * len(found["watch"]), "the queue's are CVAT's compressed copies"
 
+            process.until(lambda: not process.page.status()["running"])  # people are answered a moment before
             (run,) = process.page.status()["runs"]
             counted = Counter()
             for family in text_string_to_metric_families(process.page.get("/metrics").text):
                 for sample in family.samples:
                     if sample.labels.get("model") == "yolox":
-                        labels = (sample.labels.get(key) for key in ("door", "outcome"))
+                        labels = (sample.labels.get(key) for key in ("door", "kind", "outcome"))
                         counted[sample.name.removeprefix("cvat_sidecar_"), *labels] += sample.value
-            for door in ("queue", "watch"):
-                assert counted["requests_total", door, "done"] >= 1
-            assert counted["requests_total", "gateway", "done"] == len(pictures)
-            assert counted["frames_total", None, None] == 3 * len(pictures)
-            assert counted["model_loads_total", None, None] == 1
+            assert counted["requests_total", "queue", "annotate_task", "done"] == 1
+            assert counted["requests_total", "watch", "rule", "done"] == 1
+            assert counted["requests_total", "gateway", "detect", "done"] == len(pictures)
+            assert counted["frames_total", None, None, None] == 3 * len(pictures)
+            assert counted["model_loads_total", None, None, None] == 1
 
             process.page.post(f"/runs/{run['id']}/undo", token=token_of(process.page, run["id"]))
             process.until(lambda: process.page.status()["runs"][0]["status"] == "undone")
