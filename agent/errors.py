@@ -37,6 +37,11 @@ class ConfigError(SidecarError):
 
     exit_code = 2
 
+    @property
+    def public(self) -> str:
+        # The message names files and keys of whoever runs this.
+        return "The service is not set up for this"
+
 
 class ModelError(SidecarError):
     """The model cannot be used."""

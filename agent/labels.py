@@ -9,6 +9,7 @@ only if there is one candidate. Labels of incompatible types do not match (CVAT'
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from agent.attribute_values import valid_value
@@ -112,10 +113,15 @@ class _Matcher:
         if target is None:
             hint = meant(wanted, self._tasks.names) if not why.startswith("ambiguous") else f" ({why})"
             raise LabelMismatch(f"mapping {label.name!r} -> {wanted!r}: the task has no such label{hint}")
-        found = _fit(label, target, entry, "mapping")
+        found = _fit(label, target, replace(entry, threshold=self._threshold(label)), "mapping")
         if isinstance(found, DroppedLabel):
             raise LabelMismatch(f"mapping {label.name!r} -> {target.name!r}: {found.reason}")
         return found
+
+    def _threshold(self, label: Label) -> float | None:
+        """The map's, which holds wherever a request wants the label to go."""
+        name = self._map_names.find(label.name)[0]
+        return self._map.labels[name.name].threshold if self._map is not None and name is not None else None
 
     def _mapped(self, label: Label, entry: MapEntry, how: str) -> LabelTarget | DroppedLabel:
         if entry.drop:

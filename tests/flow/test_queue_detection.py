@@ -186,6 +186,21 @@ def test_thresholds(sandbox, session, asked, model, kept):
         assert finder.contexts[-1].threshold == (asked if asked is not None else model or 0.0)
 
 
+def test_thresholds_of_a_label_map(sandbox, session, tmp_path):
+    """They hold for what the mapping sends where; the request's own goes before."""
+    task = make_image_task(session, count=1, labels=THING)
+    file = tmp_path / "map.toml"
+    file.write_text("[labels]\nthing = {threshold = 0.5}\n")
+    finder = Finder(find=lambda frame, context: [Detection("thing", Rectangle(s, 2, 30, 40), s) for s in (0.2, 0.6)])
+    with serving(sandbox, {"finder": finder}, settings={"finder": {"label_map": file}}) as served:
+        for asked, kept in ((None, 1), (0.1, 2)):
+            assert len(served.call(task=task, frame=0, threshold=asked).json()["shapes"]) == kept
+        file.unlink()
+        queued = served.enqueue(params(task))
+        assert served.settled(queued)[0] in ("completed", "failed")
+        assert str(tmp_path) not in (queued.exc_info or "")
+
+
 WRONG = {
     "nothing": (None, "the request's parameters: got None, allowed: an object"),
     "a list": ([1], "the request's parameters: got [1], allowed: an object"),

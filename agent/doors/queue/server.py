@@ -58,8 +58,8 @@ class FunctionServer:
         self._thread = threading.Thread(target=self._run, name=f"ask-{queue.function}", daemon=True)
 
     def start(self) -> None:
-        self._thread.start()
         self._watcher.start()
+        self._thread.start()
 
     def leave(self) -> None:
         """Acquires nothing more. What is held goes on."""
@@ -76,7 +76,8 @@ class FunctionServer:
         self.leave()
         end = time.monotonic() + patience
         self._watcher.close(patience)
-        self._thread.join(max(0.0, end - time.monotonic()))
+        if self._thread.is_alive():
+            self._thread.join(max(0.0, end - time.monotonic()))
 
     def health(self) -> DoorHealth:
         """Whether the function is served."""

@@ -56,7 +56,8 @@ class Watcher:
         with self._lock:
             if self._stream is not None:
                 self._stream.close()
-        self._thread.join(patience)
+        if self._thread.is_alive():
+            self._thread.join(patience)
 
     # ----------------------------------------------------------- in the thread
 
