@@ -307,8 +307,8 @@ options = {{ labels = "coco-80" }}
 [[rules]]
 name = "auto"
 model = "yolox"
-task_name = "auto-*"
-every_seconds = 1
+projects = [{project}]
+every_seconds = 3600
 state_when_done = "completed"
 options = {{ quality = "original" }}
 """
@@ -326,13 +326,14 @@ def test_a_real_model_through_all_doors_at_once(tmp_path, assets):
         Sandbox(users={"bot": "secret"}, port=0, nuclio=f"http://127.0.0.1:{gateway}") as sandbox,
         Client(sandbox, "bot", "secret") as person,
     ):
-        file.write_text(ALL_DOORS.format(host=sandbox.url, gateway=gateway, weights=assets / "weights"))
+        project = person.post("/api/projects", json={"name": "automatic", "labels": labels}).json()["id"]
+        weights = assets / "weights"
+        file.write_text(ALL_DOORS.format(host=sandbox.url, gateway=gateway, weights=weights, project=project))
         done = sidecar("functions", "register", "--json", "--config", file, HOOK="hook-word")
         assert done.returncode == 0, done.stderr
         native = str(json.loads(done.stdout)[0]["function"])
         files = [(picture.name, picture.read_bytes()) for picture in pictures]
-        tasks = {name: person.task(files, labels=labels, name=name) for name in ("queue", "gateway", "auto-1")}
-        tasks = {"watch": tasks.pop("auto-1"), **tasks}
+        tasks = {name: person.task(files, labels=labels, name=name) for name in ("queue", "gateway")}
 
         def shapes(task):
             found = person.get(f"/api/tasks/{task}/annotations").json()["shapes"]
@@ -346,6 +347,11 @@ def test_a_real_model_through_all_doors_at_once(tmp_path, assets):
             for door, function in (("queue", native), ("gateway", "yolox")):
                 ended = person.lambda_request({"function": function, "task": tasks[door], "threshold": 0.3})
                 assert ended["status"] == "finished", ended["exc_info"]
+            # The rule looks once an hour; it is the webhook that wakes it.
+            hook = {"target_url": f"{process.url}/webhook", "type": "project", "project_id": project,
+                    "events": ["create:job", "update:job"], "secret": "hook-word"}  # fmt: skip
+            assert person.post("/api/webhooks", json=hook).status_code == 201
+            tasks["watch"] = person.task(files, project_id=project)
             process.until(lambda: any(run["status"] == "done" for run in process.page.status()["runs"]))
             found = {door: shapes(task) for door, task in tasks.items()}
             assert len(found["queue"]) >= 5
