@@ -31,6 +31,10 @@ Place = tuple[int, int]
 """(job id, task-relative frame)."""
 
 
+class NoFramesChosen(BadRequest):
+    """None of the frames is to be annotated: an error for whoever asked by hand, for a rule nothing to do."""
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """One task's part of a run."""
@@ -111,7 +115,9 @@ def make_plans(
         plans.append(_plan(part, places, finished, options, model, surveyor))
     if not any(plan.wanted or plan.earlier for plan in plans):
         size = sum(len(job.frames) for part in work for job in part.jobs)
-        raise BadRequest(f"frames: {options.selection!r} chooses none of the {size} frames of the {len(work)} task(s)")
+        raise NoFramesChosen(
+            f"frames: {options.selection!r} chooses none of the {size} frames of the {len(work)} task(s)"
+        )
     return plans
 
 
@@ -193,9 +199,9 @@ def _chosen(session: Session, part: TaskWork, selection: Selection, *, alone: bo
     every = sorted({frame for job in part.jobs for frame in job.frames})
     try:
         picked = set(selection.choose(every, occupied))
-    except BadRequest:
+    except BadRequest as error:
         if alone:
-            raise
+            raise NoFramesChosen(str(error)) from error
         picked = set()  # a range may lie beyond the shorter tasks of a project
     return [(job, frame) for job in part.jobs for frame in job.frames if frame in picked]
 

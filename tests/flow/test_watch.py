@@ -197,6 +197,19 @@ class TestConditions:
         assert len(lists) >= 3
         assert len(watch.finder.seen) == 5
 
+    @pytest.mark.parametrize("frames", ["empty", "7-9"])
+    def test_a_job_without_a_frame_to_annotate_is_done(self, sandbox, session, frames):
+        _, job = new_task(session)
+        (label,) = session.request("GET", "/api/labels", query={"job_id": job}).json()["results"]
+        create(session, job, {"tags": [{"frame": frame, "label_id": label["id"]} for frame in (0, 1)]})
+        wish = rule(options={"frames": frames}, issue_on_failure=True, state_when_done="completed")
+        with watching(sandbox, wish) as watch:
+            watch.look()
+            assert [record.outcome for record in watch.ended(1)] == ["done"]
+            assert watch.memory()[job].status == "done"
+        assert (job_of(session, job)["state"], job_of(session, job)["issues"]["count"]) == ("completed", 0)
+        assert boxes(session, job) == {}
+
 
 class TestAssignee:
     def test_a_mere_assignee_needs_job_endpoints_only(self, sandbox, session):
@@ -330,6 +343,15 @@ class TestModels:
             watch.look()
             assert watch.door.health().ok
             assert watch.memory()[job].status == "done"
+
+    def test_a_door_is_well_while_one_rule_can_work(self, sandbox, session):
+        new_task(session)
+        both = [ModelSettings("finder", "fake:finder"), ModelSettings("clicks", "fake:clicks")]
+        with watching(sandbox, rule(), rule("other", model="clicks"), settings=both) as watch:
+            watch.look()
+            health = watch.door.health()
+            assert health.ok
+            assert "rule other: model clicks" in health.text
 
     def test_a_model_of_another_kind_is_told(self, sandbox, session):
         new_task(session)

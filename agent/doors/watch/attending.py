@@ -19,7 +19,7 @@ from agent.hosted import HostedModel
 from agent.ledger import Ledger, RunRecord
 from agent.ledger_rules import PENDING, RuleJob
 from agent.options import Target
-from agent.plan import Plan
+from agent.plan import NoFramesChosen, Plan
 from agent.report import RunReport
 from agent.runs import Surroundings, resume, start
 
@@ -205,6 +205,8 @@ class Attendant:
                     resume(row.run, around, retry_skipped=retry_skipped)
                 else:
                     start(Target("job", row.job), self._rule.options, around)
+        except NoFramesChosen as error:
+            log.info("job %d: there is nothing to do: %s", row.job, error)
         except BaseException as error:
             self._endings.broke_off(row, attended, error)
             raise

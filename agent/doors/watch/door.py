@@ -102,7 +102,8 @@ class Watch:
         parts = [f"{len(enabled)} of {len(lookers)} rules look for work", *troubles]
         if at_work:
             parts.append(f"at work: {', '.join(at_work)}")
-        return DoorHealth(not troubles, "; ".join(parts))
+        # While one rule can work, the door can.
+        return DoorHealth(not troubles or len(troubles) < len(enabled), "; ".join(parts))
 
     # --------------------------------------------------------------- webhooks
 
