@@ -47,7 +47,7 @@ def command(config: Path, load: bool, try_call: bool, timeout: float, as_json: b
     from agent.doctor.findings import STATES
     from agent.logs import Redactor, known_secrets
 
-    patient = _patient(config, load, try_call, timeout)
+    patient = patient_of(config, load, try_call, timeout)
     lines: list[Line] = []
     for line in examine(checks_for(patient.config), patient, Redactor(known_secrets(patient.config))):
         lines.append(line)
@@ -62,7 +62,7 @@ def command(config: Path, load: bool, try_call: bool, timeout: float, as_json: b
     return code
 
 
-def _patient(file: Path, load: bool, try_call: bool, seconds: float) -> Patient:
+def patient_of(file: Path, load: bool = False, try_call: bool = False, seconds: float = 10.0) -> Patient:
     """The configuration, or an empty one and what is wrong with it."""
     from agent.config import ServerSettings
     from agent.doctor.patient import Patient

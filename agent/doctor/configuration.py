@@ -36,6 +36,7 @@ def _file(patient: Patient) -> Finding:
     if patient.error is not None:
         raise patient.error
     config = patient.config
+    patient.url()  # an address, a profile or a ca_file that cannot be is a matter of service.toml
     return ok(f"{config.file}: {counted(len(config.models), 'model')}, {counted(len(config.rules), 'rule')}")
 
 

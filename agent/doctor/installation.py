@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import platform
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, distribution, packages_distributions, requires, version
@@ -33,6 +34,7 @@ def checks() -> list[Check]:
     return [
         Check("installation.packages", _packages, mend=own),
         Check("installation.adapters", _adapters, mend=own),
+        Check("installation.bytecode", _bytecode),
         Check("installation.opencv", _opencv, mend=own, seconds=IMPORT_SECONDS),
         Check(TORCH, _torch, mend=own, seconds=IMPORT_SECONDS),
         Check("installation.torchvision", _torchvision, needs=(TORCH,)),
@@ -99,6 +101,20 @@ def _owners(*names: str) -> Iterator[str]:
     found = packages_distributions()
     for name in names:
         yield from found.get(name, ())
+
+
+def _bytecode(patient: Patient) -> Finding:
+    """Whether modules are compiled: otherwise transformers alone takes ten seconds longer, at every start."""
+    spec = importlib.util.find_spec("transformers")
+    if spec is None or not spec.submodule_search_locations:
+        return skipped("transformers is not there")
+    folder = Path(spec.submodule_search_locations[0])
+    if (folder / "__pycache__").is_dir():
+        return ok("modules are compiled")
+    if os.environ.get("PYTHONDONTWRITEBYTECODE") or not os.access(folder, os.W_OK):
+        mend = f"python -m compileall -q {folder.parent}, or unset PYTHONDONTWRITEBYTECODE and start once"
+        return warning("modules are compiled anew at every start, which takes long", mend)
+    return ok("modules will be compiled at the first start")
 
 
 def _opencv(patient: Patient) -> Finding:

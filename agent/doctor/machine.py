@@ -11,8 +11,9 @@ from pathlib import Path
 
 from agent.doctor.configuration import FILE
 from agent.doctor.findings import Check, Finding, counted, failed, ok, warning
-from agent.doctor.models import hub_cache
+from agent.doctor.limits import CONTROL_GROUPS, processor_limit, total_memory, usable_memory
 from agent.doctor.patient import Patient, scheme_of
+from agent.doctor.weights import hub_cache
 from agent.function_ids import state_folder
 from agent.ledger import default_path
 from agent.service_config import Config
@@ -21,7 +22,6 @@ MIB, GIB = 2**20, 2**30
 STATE = "machine.state"
 STATE_ROOM, CACHE_ROOM = GIB, 5 * GIB
 """Less than that is worth a warning."""
-CONTROL_GROUPS = Path("/sys/fs/cgroup")
 
 
 def checks(config: Config) -> list[Check]:
@@ -113,10 +113,8 @@ def _processors(patient: Patient) -> Finding:
 
 
 def _memory(patient: Patient) -> Finding:
-    limit, whose = memory_limit(CONTROL_GROUPS), "this container may use"
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if limit is None or limit >= total:
-        limit, whose = total, "this machine has"
+    limit = usable_memory()
+    whose = "this machine has" if limit == total_memory() else "this container may use"
     text, budget = f"{whose} {limit / MIB:.0f} MiB", patient.config.engine.memory_mb
     if budget is not None and budget * MIB >= limit:
         mend = f"lower engine.memory_mb to some {0.7 * limit / MIB:.0f}, or give it more memory"
@@ -127,48 +125,3 @@ def _memory(patient: Patient) -> Finding:
     if limit < 2 * GIB:
         return warning(text, "give it 2 GiB or more: torch alone takes half a GiB")
     return ok(text + (f", models may take {budget:g}" if budget is not None else ""))
-
-
-def memory_limit(root: Path) -> int | None:
-    """What the control group allows, in bytes; None where there is no limit. Version 2, then version 1."""
-    found = [
-        int(text)
-        for folder in _groups(root, "memory")
-        for name in ("memory.max", "memory.limit_in_bytes")
-        if (text := _text(folder / name)).isdigit()
-    ]
-    # Version 1 says "no limit" by a number that no machine has.
-    return min((value for value in found if value < 2**60), default=None)
-
-
-def processor_limit(root: Path) -> float | None:
-    """How many processors' worth of time the control group allows; None where there is no limit."""
-    found = []
-    for folder in _groups(root, "cpu"):
-        quota, _, period = _text(folder / "cpu.max").partition(" ")
-        if not quota:
-            quota, period = _text(folder / "cpu.cfs_quota_us"), _text(folder / "cpu.cfs_period_us")
-        if quota.isdigit() and period.isdigit() and int(period):
-            found.append(int(quota) / int(period))
-    return min(found, default=None)
-
-
-def _groups(root: Path, controller: str, own: str | None = None) -> list[Path]:
-    """The folders of our control group and those around it."""
-    own = _text(Path("/proc/self/cgroup")) if own is None else own
-    folders = []
-    for line in own.splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers and controller not in controllers.split(","):
-            continue
-        base = root / controller if controllers else root
-        # In a container our own group is mounted as the root, whatever its path.
-        folders += [base, *(base / part for part in (Path(path.lstrip("/")), *Path(path.lstrip("/")).parents))]
-    return folders
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError):
-        return ""

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -15,16 +11,16 @@ from pydantic import TypeAdapter, ValidationError
 from agent.descriptions import Description
 from agent.doctor.configuration import FILE
 from agent.doctor.findings import Check, Finding, counted, failed, ok, skipped, warning
+from agent.doctor.limits import usable_memory
 from agent.doctor.patient import Patient
 from agent.doctor.probe import probe
+from agent.doctor.weights import look_at_files
 from agent.label_map import load_label_map
-from agent.models import parse_reference
 from agent.service_config import Config, ModelSettings
 
+MIB = 2**20
 ADAPTER_SECONDS, LOAD_SECONDS = 120.0, 1800.0
 """Loading may have to fetch weights first."""
-FILE_OPTIONS = ("decoder", "labels_file")
-"""Options of adapters that name files."""
 
 
 def checks(config: Config) -> list[Check]:
@@ -33,7 +29,7 @@ def checks(config: Config) -> list[Check]:
         options, files = f"models.options {model.id}", f"models.files {model.id}"
         found += [
             Check(options, partial(_options, model=model), needs=(FILE,), seconds=ADAPTER_SECONDS),
-            Check(files, partial(_files, model=model), needs=(options,)),
+            Check(files, partial(look_at_files, model=model), needs=(options,)),
         ]
         if model.label_map is not None:
             map_mend = "a name of ours (`ls label_maps`), or a file relative to service.toml"
@@ -42,7 +38,7 @@ def checks(config: Config) -> list[Check]:
             )
         loads = partial(_loads, model=model)
         found.append(Check(f"models.loads {model.id}", loads, needs=(files,), seconds=LOAD_SECONDS + 5))
-    return found
+    return [*found, Check("models.memory", _memory, needs=(FILE,))] if config.models else []
 
 
 def _options(patient: Patient, model: ModelSettings) -> Finding:
@@ -63,80 +59,6 @@ def _map(patient: Patient, model: ModelSettings) -> Finding:
     return ok(f"label map {found.name} has {counted(len(found.labels), 'label')}")
 
 
-# ---------------------------------------------------------------------- weights
-
-
-def _files(patient: Patient, model: ModelSettings) -> Finding:
-    """Whether the weights are here, or can be had, without loading them."""
-    reference = parse_reference(model.model)
-    for name in FILE_OPTIONS:
-        if isinstance(value := model.options.get(name), str) and (missing := _missing(value, patient)):
-            return failed(f"{name}: {missing[0]}", missing[1])
-    if reference.scheme == "hf" and not _is_path(reference.name):
-        return _on_the_hub(patient, model, reference.name)
-    if reference.scheme == "local" or (reference.scheme in ("hf", "cvat") and _is_path(reference.name)):
-        missing = _missing(reference.name, patient)
-        return failed(*missing) if missing else ok(f"{reference.name} is there, and can be read")
-    return skipped(f"{reference.scheme}: needs no files of its own")
-
-
-def _is_path(name: str) -> bool:
-    return name.startswith((".", "/", "~")) or name.endswith(".py") or Path(name).exists()
-
-
-def _missing(name: str, patient: Patient) -> tuple[str, str] | None:
-    """What is wrong with a file or folder, and what to do; None where it can be read."""
-    path = Path(name).expanduser()
-    if path.exists():
-        return None if os.access(path, os.R_OK) else (f"{path} cannot be read by this user", f"chmod a+r {path}")
-    if not path.is_absolute() and (beside := patient.config.file.resolve().parent / path).exists():
-        mend = f"write {beside}, or start the service in {beside.parent}"
-        return f"there is no {path} in {Path.cwd()}, but one beside service.toml", mend
-    return f"there is no {path.absolute()}", "put right the reference, or put the file there"
-
-
-def _on_the_hub(patient: Patient, model: ModelSettings, name: str) -> Finding:
-    """Cached, or to be had: asked of the Hub without fetching anything."""
-    if any((hub_cache() / f"models--{name.replace('/', '--')}").glob("snapshots/*/config.json")):
-        return ok(f"{name} is in the cache {hub_cache()}")
-    offline = os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "on", "yes", "true")
-    if offline or model.options.get("local_files_only"):
-        mend = f"fetch it once: hf download {name}, or take HF_HUB_OFFLINE and local_files_only away"
-        return failed(f"{name} is not in the cache {hub_cache()}, and nothing may be fetched", mend)
-    end = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
-    variable = str(model.options.get("token_env") or "HF_TOKEN")
-    headers = {"Authorization": f"Bearer {token}"} if (token := os.environ.get(variable)) else {}
-    try:
-        request = urllib.request.Request(f"{end}/api/models/{name}", headers=headers)
-        urllib.request.urlopen(request, timeout=patient.seconds).close()
-    except urllib.error.HTTPError as error:
-        error.close()
-        return _refused(end, name, error.code, variable)
-    except OSError as error:
-        mend = "let this machine reach it (https_proxy), or fetch the weights elsewhere and set HF_HUB_OFFLINE=1"
-        return failed(f"{name} is not in the cache, and {end} cannot be reached: {_reason(error)}", mend)
-    return ok(f"{name} is at {end}, and will be fetched")
-
-
-def _refused(end: str, name: str, status: int, variable: str) -> Finding:
-    if status in (401, 403):
-        mend = f"accept its terms on its page, and put a token into {variable}; or the name is wrong"
-        return failed(f"{end} does not give {name} to us ({status})", mend)
-    if status == 404:
-        return failed(f"{end} has no {name}", "put right the reference")
-    return warning(f"{end} answers {status} when asked for {name}", "try again later")
-
-
-def _reason(error: OSError) -> str:
-    return str(getattr(error, "reason", error))
-
-
-def hub_cache() -> Path:
-    """Where huggingface_hub keeps what it has fetched."""
-    home = os.environ.get("HF_HOME") or f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/huggingface"
-    return Path(os.environ.get("HF_HUB_CACHE") or f"{home}/hub").expanduser()
-
-
 # ---------------------------------------------------------------------- loading
 
 
@@ -148,14 +70,32 @@ def _loads(patient: Patient, model: ModelSettings) -> Finding:
     if "error" in told:
         return failed(told["error"], "put right what it says; `cvat-sidecar models show` tells more")
     description = _description(told["description"])
-    patient.loaded[model.id] = description
+    patient.loaded[model.id], patient.memory[model.id] = description, told["memory"]
     opened, ran = told["seconds"]
-    text = f"{description.kind}, {counted(len(description.labels), 'label')}, {told['memory'] / 2**20:.0f} MiB"
+    text = f"{description.kind}, {counted(len(description.labels), 'label')}, {told['memory'] / MIB:.0f} MiB"
     found = f"{text}; loaded in {opened:.1f} s, {told['came']} on a test picture in {ran:.2f} s"
     limit = patient.config.engine.memory_mb
-    if limit is not None and told["memory"] > limit * 2**20:
+    if limit is not None and told["memory"] > limit * MIB:
         return warning(found, f"raise engine.memory_mb = {limit:g}: alone it takes more")
     return ok(found)
+
+
+def _memory(patient: Patient) -> Finding:
+    """Whether the models fit beside each other, as far as they were loaded just now."""
+    if not patient.memory:
+        return skipped("known once they are loaded: --load")
+    at_start = [model for model in patient.config.models if model.load == "start"]
+    together = sum(patient.memory.get(model.id, 0) for model in at_start)
+    text = f"those that are loaded at the start take {together / MIB:.0f} MiB together"
+    limit = patient.config.engine.memory_mb
+    if limit is not None and together > limit * MIB:
+        mend = 'raise engine.memory_mb, or give models that are rarely used load = "use"'
+        return warning(f"{text}, more than engine.memory_mb = {limit:g}: they will take turns", mend)
+    whole = usable_memory()
+    if limit is None and together > 0.7 * whole:
+        mend = f"set engine.memory_mb to some {0.7 * whole / MIB:.0f}, so that models take turns"
+        return warning(f"{text}, of {whole / MIB:.0f} MiB that there are", mend)
+    return ok(text)
 
 
 def _description(values: Mapping[str, Any]) -> Description:

@@ -6,6 +6,7 @@ import json
 import re
 from typing import Any
 
+from agent.cvat.work import media
 from agent.doctor.account import LOGIN, SIGHT
 from agent.doctor.findings import Check, Finding, counted, failed, ok, skipped, warning
 from agent.doctor.patient import Answer, Patient
@@ -118,7 +119,7 @@ def _call(patient: Patient) -> Finding:
     if entry is None:
         return skipped("none of our functions can be called for one frame")
     jobs = patient.session.request("GET", "/api/jobs", query={"page_size": 50, "sort": "-updated_date"}).json()
-    job = next((j for j in jobs["results"] if j.get("dimension") != "3d" and j.get("start_frame") is not None), None)
+    job = next((row for row in jobs["results"] if _has_pictures(row)), None)
     if job is None:
         return skipped("this user sees no job with pictures")
     body = {"job": job["id"], "frame": job["start_frame"], **_marks(entry)}
@@ -127,6 +128,10 @@ def _call(patient: Patient) -> Finding:
     if answer.status == 200:
         return ok(f"{what} answers; batch runs go out from cvat_worker_annotation, whose settings cannot be seen here")
     return _went_wrong(what, answer)
+
+
+def _has_pictures(job: dict[str, Any]) -> bool:
+    return media(job) in ("image", "video") and job.get("start_frame") is not None and job.get("type") == "annotation"
 
 
 def _by_kind(functions: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -52,6 +52,8 @@ class Patient:
     """Those that our gateway shows to CVAT; None where it does not run, or does not tell us."""
     loaded: dict[str, Description] = field(default_factory=dict)
     """Of models that were loaded just now."""
+    memory: dict[str, int] = field(default_factory=dict)
+    """Bytes that each of them took."""
     libraries: dict[str, Any] = field(default_factory=dict)
     """Name -> what a process that imported it has told."""
     _session: Session | None = None

@@ -1,0 +1,87 @@
+"""Where a model's files are: here, in the cache of the Hugging Face Hub, or to be had from there."""
+
+from __future__ import annotations
+
+import os
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from agent.doctor.findings import Finding, failed, ok, skipped, warning
+from agent.doctor.patient import Patient
+from agent.models import parse_reference
+from agent.service_config import ModelSettings
+
+FILE_OPTIONS = ("decoder", "labels_file")
+"""Options of adapters that name files."""
+
+
+def look_at_files(patient: Patient, model: ModelSettings) -> Finding:
+    """Whether the weights are here, or can be had, without loading them."""
+    reference = parse_reference(model.model)
+    for name in FILE_OPTIONS:
+        if isinstance(value := model.options.get(name), str) and (missing := _missing(value, patient)):
+            return failed(f"{name}: {missing[0]}", missing[1])
+    if reference.scheme == "hf" and not _is_path(reference.name):
+        return _on_the_hub(patient, model, reference.name)
+    if reference.scheme == "local" or (reference.scheme in ("hf", "cvat") and _is_path(reference.name)):
+        missing = _missing(reference.name, patient)
+        return failed(*missing) if missing else ok(f"{reference.name} is there, and can be read")
+    return skipped(f"{reference.scheme}: needs no files of its own")
+
+
+def _is_path(name: str) -> bool:
+    return name.startswith((".", "/", "~")) or name.endswith(".py") or Path(name).exists()
+
+
+def _missing(name: str, patient: Patient) -> tuple[str, str] | None:
+    """What is wrong with a file or folder, and what to do; None where it can be read."""
+    path = Path(name).expanduser()
+    if path.exists():
+        return None if os.access(path, os.R_OK) else (f"{path} cannot be read by this user", f"chmod a+r {path}")
+    if not path.is_absolute() and (beside := patient.config.file.resolve().parent / path).exists():
+        mend = f"write {beside}, or start the service in {beside.parent}"
+        return f"there is no {path} in {Path.cwd()}, but one beside service.toml", mend
+    return f"there is no {path.absolute()}", "put right the reference, or put the file there"
+
+
+def _on_the_hub(patient: Patient, model: ModelSettings, name: str) -> Finding:
+    """Cached, or to be had: asked of the Hub without fetching anything."""
+    if any((hub_cache() / f"models--{name.replace('/', '--')}").glob("snapshots/*/config.json")):
+        return ok(f"{name} is in the cache {hub_cache()}")
+    offline = os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "on", "yes", "true")
+    if offline or model.options.get("local_files_only"):
+        mend = f"fetch it once: hf download {name}, or take HF_HUB_OFFLINE and local_files_only away"
+        return failed(f"{name} is not in the cache {hub_cache()}, and nothing may be fetched", mend)
+    end = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+    variable = str(model.options.get("token_env") or "HF_TOKEN")
+    headers = {"Authorization": f"Bearer {token}"} if (token := os.environ.get(variable)) else {}
+    try:
+        request = urllib.request.Request(f"{end}/api/models/{name}", headers=headers)
+        urllib.request.urlopen(request, timeout=patient.seconds).close()
+    except urllib.error.HTTPError as error:
+        error.close()
+        return _refused(end, name, error.code, variable)
+    except OSError as error:
+        mend = "let this machine reach it (https_proxy), or fetch the weights elsewhere and set HF_HUB_OFFLINE=1"
+        return failed(f"{name} is not in the cache, and {end} cannot be reached: {_reason(error)}", mend)
+    return ok(f"{name} is at {end}, and will be fetched")
+
+
+def _refused(end: str, name: str, status: int, variable: str) -> Finding:
+    if status in (401, 403):
+        mend = f"accept its terms on its page, and put a token into {variable}; or the name is wrong"
+        return failed(f"{end} does not give {name} to us ({status})", mend)
+    if status == 404:
+        return failed(f"{end} has no {name}", "put right the reference")
+    return warning(f"{end} answers {status} when asked for {name}", "try again later")
+
+
+def _reason(error: OSError) -> str:
+    return str(getattr(error, "reason", error))
+
+
+def hub_cache() -> Path:
+    """Where huggingface_hub keeps what it has fetched."""
+    home = os.environ.get("HF_HOME") or f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/huggingface"
+    return Path(os.environ.get("HF_HUB_CACHE") or f"{home}/hub").expanduser()
