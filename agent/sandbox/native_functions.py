@@ -101,8 +101,14 @@ def _kind_fields(sent: JSON) -> JSON:
         case "detector":
             return {"labels_v2": [_label(label) for label in sent.get("labels_v2") or []]}
         case "interactor":
-            names = ("min_pos_points", "min_neg_points", "startswith_box", "startswith_box_optional")
-            return {"startswith_box": False, **{name: sent[name] for name in names if name in sent}}
+            # The official agent reads them all, whatever was sent when the function was made.
+            fields = {
+                "min_pos_points": 0,
+                "min_neg_points": -1,
+                "startswith_box": False,
+                "startswith_box_optional": False,
+            }
+            return {name: sent.get(name, default) for name, default in fields.items()}
     return {"supported_shape_types": sorted(sent.get("supported_shape_types") or [])}
 
 

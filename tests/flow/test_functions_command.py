@@ -89,7 +89,7 @@ def test_made_once_and_found_again(sandbox, place):
         assert car["attributes"] == [{"name": "color", "input_type": "select", "values": ["red", "blue"]}]
         assert [sub["name"] for sub in pose["sublabels"]] == ["head", "foot"]
         assert (shown["interactor"]["min_pos_points"], shown["interactor"]["startswith_box_optional"]) == (1, True)
-        assert "min_neg_points" not in shown["interactor"]
+        assert shown["interactor"]["min_neg_points"] == -1  # none are taken
         assert shown["tracker"]["supported_shape_types"] == ["mask", "rectangle"]
         # One that is gone is made anew, and only that.
         client.delete("/api/functions/2")
