@@ -9,7 +9,8 @@ import pytest
 
 HEAVY = ("torch", "transformers", "cvat_sdk", "numpy", "httpx", "PIL", "onnxruntime", "starlette", "pydantic")
 HELPS = ([], ["annotate"], ["runs"], ["runs", "list"], ["runs", "show"], ["runs", "undo"], ["runs", "resume"],
-         ["labels"], ["labels", "match"], ["models"], ["models", "show"], ["sandbox"], ["serve"], ["demo"])  # fmt: skip
+         ["labels"], ["labels", "match"], ["models"], ["models", "show"], ["sandbox"], ["serve"], ["demo"],
+         ["doctor"])  # fmt: skip
 
 
 def sidecar(*args, **more):

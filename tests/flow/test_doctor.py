@@ -570,7 +570,7 @@ def test_our_own_service_holds_the_ports(tmp_path, monkeypatch):
         file = written(tmp_path, sandbox.url, **{**parts, "more": broken})
         with served(file):
             end = time.monotonic() + 60
-            while "unknown option 'no'" not in (found := examined(file))["ports.status"]:
+            while "unknown option 'no'" not in (found := examined(file, adapters=True))["ports.status"]:
                 assert time.monotonic() < end, found["ports.status"]
         assert found.failed == {"models.options none"}
         assert {"ports.status", "ports.gateway"} <= found.warnings

@@ -13,6 +13,8 @@ from agent.service_config import load_config
 
 SLOW = ("installation.", "accelerator.torch")
 """Checks that import torch in a process of their own, and have nothing to do with servers."""
+ADAPTERS = ("models.options",)
+"""The same for adapters."""
 
 BASIC = """
 [cvat]
@@ -68,8 +70,9 @@ def written(folder: Path, url: str, *, port: int = 0, cvat: str = LOGIN, **parts
     return file
 
 
-def examined(file: Path, *, seconds: float = 10.0, slow: bool = False, **options: Any) -> Found:
-    """What the doctor finds; `slow`: of the installation too."""
+def examined(file: Path, *, seconds: float = 10.0, slow: bool = False, adapters: bool = False, **options: Any) -> Found:
+    """What the doctor finds; `slow`: of the installation too, `adapters`: of the models' options too."""
     patient = Patient(load_config(file), seconds, **options)
-    checks = [check for check in checks_for(patient.config) if slow or not check.name.startswith(SLOW)]
+    left_out = (() if slow else SLOW) + (() if adapters else ADAPTERS)
+    checks = [check for check in checks_for(patient.config) if not check.name.startswith(left_out)]
     return Found(list(examine(checks, patient)))

@@ -196,7 +196,7 @@ def of(tmp_path, reference, *, model="", **more):
     """What is found where the only model is this one."""
     file = written(tmp_path, AWAY, model=model)
     file.write_text(file.read_text().replace("opencv:face", str(reference)))
-    return examined(file, **more)
+    return examined(file, adapters=True, **more)
 
 
 def test_a_file_that_is_missing(tmp_path):
