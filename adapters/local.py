@@ -1,7 +1,7 @@
 """Models from files: `local:weights/yolo.onnx`.
 
 Detectors are the usual kind: which family a file holds is told by its inputs, outputs and metadata
-(`adapters/_onnx/heads.py`); how it wants its pictures goes with the family. `decoder=` makes an interactor of two
+(`adapters/_networks/heads.py`); how it wants its pictures goes with the family. `decoder=` makes an interactor of two
 files, `kind="reid"` a reidentifier. Options say otherwise where a network was trained otherwise.
 """
 
@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from adapters._onnx.detectors import ANSWERS, load_detector
-from adapters._onnx.heatmaps import load_poses
-from adapters._onnx.interactor import load_interactor
-from adapters._onnx.options import PREPARATION, RUNNING, checked
-from adapters._onnx.pictures import Colour, Resize
-from adapters._onnx.reid import load_reid
+from adapters._networks.detectors import ANSWERS, load_detector
+from adapters._networks.interactor import load_interactor
+from adapters._networks.options import PREPARATION, RUNNING, checked
+from adapters._networks.pictures import Colour, Resize
+from adapters._networks.poses import load_poses
+from adapters._networks.reid import load_reid
 from agent.contract import ConfigError, Model
 
 Kind = Literal["detector", "interactor", "reid"]
@@ -24,14 +24,16 @@ _LOADERS: dict[str, Callable[[str, str, Mapping[str, Any]], Model]] = {
     "detector": load_detector,
     "interactor": load_interactor,
     "reid": load_reid,
-    "heatmaps": load_poses,
+    "pose": load_poses,
 }
 _OPTIONS = {
-    "detector": ("head", "labels", "labels_file", "batch_size", *ANSWERS),
+    "detector": ("head", "labels", "labels_file", "batch_size", "allow_pickle", *ANSWERS),
     "interactor": ("decoder",),
-    "heatmaps": ("points", "point_threshold", "label", "batch_size"),
+    "pose": ("head", "points", "point_threshold", "label", "batch_size"),
     "reid": ("batch_size",),
 }
+_KIND_OF_HEAD = {"reid": "reid", "heatmaps": "pose", "movenet": "pose"}
+"""Heads that make another kind of model than a detector of many things."""
 
 
 def load(
@@ -61,6 +63,7 @@ def load(
     top_k: int | None = None,
     multi_label: bool | None = None,
     batch_size: int | None = None,
+    allow_pickle: bool | None = None,
     providers: list[str] | None = None,
     threads: int | None = None,
 ) -> Model:
@@ -70,6 +73,7 @@ def load(
     `input_size`: a side, or width and height, for graphs that take any. Pixels become (pixel * scale - mean) / std
     in the order of `colour`. `shape`: what becomes of boxes that have a mask or points. `points`: their names.
     `split_regions`: a mask for each connected part of a class; `smallest_region`: in pixels. `top_k`: tags a frame;
+    `allow_pickle`: open Ultralytics' .pt files, which can run anything, with their package, where it is installed.
     `multi_label`: any number of them, where classes do not exclude each other. `batch_size` is for graphs that take any
     (on a processor 1, which gains nothing from more, else 4). `threads` is how many processors may be used, 0 all.
     """
@@ -85,11 +89,12 @@ def load(
 def _kind(given: dict[str, Any], owner: str) -> str:
     """The kind of model that the options ask for; takes away those that only say so."""
     kind = given.pop("kind", None)
-    if given.get("head") in ("reid", "heatmaps"):
-        own = given.pop("head")
+    if (own := _KIND_OF_HEAD.get(given.get("head", ""))) is not None:
         if kind not in (None, "reid" if own == "reid" else "detector"):
-            raise ConfigError(f"{owner}: got kind {kind!r} and head {own!r}, allowed: one of them")
-        return str(own)
+            raise ConfigError(f"{owner}: got kind {kind!r} and head {given['head']!r}, allowed: one of them")
+        if own == "reid":
+            del given["head"]
+        return own
     if kind is None:
         return "interactor" if "decoder" in given else "detector"
     if kind == "interactor" and "decoder" not in given:

@@ -6,8 +6,8 @@ import difflib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from adapters._onnx.nanotrack import NanoTracker
-from adapters._onnx.options import RUNNING, at_least, running, share
+from adapters._networks.nanotrack import NanoTracker
+from adapters._networks.options import RUNNING, at_least, running, share
 from adapters._opencv.faces import FaceDetector
 from adapters._opencv.grabcut import GrabCut
 from adapters._opencv.scissors import Scissors

@@ -113,9 +113,6 @@ class OpencvTracker:
         return self._kept(tracker, _pictured(image, box, start.share)), shape
 
     def _started(self, image: NDArray[np.uint8], box: Box) -> Any:
-        import cv2
-
-        cv2.setRNGSeed(0)  # MIL draws its samples by chance; the same clicks must give the same track
         tracker = self._create()
         left, top, width, height = (round(value) for value in box)
         self._asked(tracker.init, image, [left + _BORDER, top + _BORDER, width, height])
@@ -124,6 +121,7 @@ class OpencvTracker:
     def _asked(self, call: Callable[..., Any], *arguments: Any) -> Any:
         import cv2
 
+        cv2.setRNGSeed(0)  # MIL draws its samples by chance; the same clicks must give the same track
         try:
             return call(*arguments)
         except cv2.error as error:

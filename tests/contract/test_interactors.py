@@ -203,16 +203,17 @@ def test_sams_preparation_is_known(tmp_path):
 
 
 def test_labels_of_points_are_sams():
-    from adapters._onnx.pictures import Placement
-    from adapters._onnx.prompts import Node, recognise
+    from adapters._networks.pictures import Placement
+    from adapters._networks.prompts import recognise
+    from adapters._networks.session import Port
 
     inputs = [
-        Node("image_embeddings", (1, 256, 64, 64)),
-        Node("point_coords", (1, None, 2)),
-        Node("point_labels", (1, None)),
-        Node("mask_input", (1, 1, 256, 256)),
-        Node("has_mask_input", (1,)),
-        Node("orig_im_size", (2,)),
+        Port("image_embeddings", (1, 256, 64, 64), "float32"),
+        Port("point_coords", (1, None, 2), "float32"),
+        Port("point_labels", (1, None), "float32"),
+        Port("mask_input", (1, 1, 256, 256), "float32"),
+        Port("has_mask_input", (1,), "float32"),
+        Port("orig_im_size", (2,), "float32"),
     ]
     style = recognise(inputs)
     prompts = Prompts(positive=((10, 20),), negative=((30, 40),), box=Rectangle(2, 4, 6, 8))
@@ -225,10 +226,12 @@ def test_labels_of_points_are_sams():
     without = style.feeds(Prompts(positive=((10, 20),)), Placement(1, 1, 0, 0), (1024, 1024), (640, 480))
     assert without["point_labels"].tolist() == [[1, -1]]
     # The form of Hugging Face's optimum: an axis more, and no way in for a box.
-    other = recognise([Node("input_points", (None, None, None, 2)), Node("input_labels", (None, None, None))])
+    other = recognise(
+        [Port("input_points", (None, None, None, 2), "float32"), Port("input_labels", (None, None, None), "float32")]
+    )
     assert other.feeds(prompts, Placement(1, 1, 0, 0), (1024, 1024), (640, 480))["input_points"].shape == (1, 1, 3, 2)
     assert other.needs.box == "no"
-    assert recognise([Node("image", (1, 3, 8, 8))]) is None
+    assert recognise([Port("image", (1, 3, 8, 8), "float32")]) is None
 
 
 # ------------------------------------------------------------------------------------------------ what can be wrong

@@ -46,7 +46,7 @@ MODELS = {
         bag=0.787,
         state=13_000,
     ),
-    "mil": Case("opencv:mil", least=0.35),
+    "mil": Case("opencv:mil", least=0.25),
     "csrt": Case("opencv:csrt"),
     "kcf": Case("opencv:kcf"),
 }

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters._onnx.candidates import MAX_CANDIDATES, Candidates, from_centres, suppress
+from adapters._networks.candidates import MAX_CANDIDATES, Candidates, from_centres, suppress
 
 
 def overlap(a, b):

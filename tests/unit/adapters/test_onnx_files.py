@@ -37,7 +37,7 @@ CASES = {
     "tflite": (lambda t: (t / "w").write_bytes(b"\x1c\0\0\0TFL3" + b"\0" * 99), "TensorFlow Lite"),
     "jpeg": (lambda t: (t / "w").write_bytes(b"\xff\xd8\xff\xe0" + b"\0" * 99), "a JPEG picture"),
     "empty": (lambda t: (t / "w").write_bytes(b""), "an empty file"),
-    "a folder": (lambda t: (t / "w").mkdir(), "got a folder, allowed: an .onnx file"),
+    "a folder": (lambda t: (t / "w").mkdir(), "got a folder, allowed: an ONNX, "),
     "lfs pointer": (
         lambda t: (t / "w").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"),
         "Git LFS pointer.*git lfs pull",
@@ -80,7 +80,7 @@ def test_a_damaged_model_is_told(tmp_path):
 
 
 def test_a_missing_file_has_hints(tmp_path):
-    with pytest.raises(ModelNotFound, match=r"nor any .onnx file in"):
+    with pytest.raises(ModelNotFound, match="nor any model file in"):
         load_model(f"local:{tmp_path / 'yolo.onnx'}")
     (tmp_path / "yolo8.onnx").touch()
     with pytest.raises(ModelNotFound, match=r"did you mean .*yolo8\.onnx"):

@@ -431,3 +431,23 @@ def test_numbers_that_are_nearly_all_none_are_a_bad_prediction(tmp_path):
 def test_options_of_other_heads_are_told(tmp_path, outputs, options, message):
     with pytest.raises(ConfigError, match=message):
         load(constant_graph(tmp_path / "m.onnx", outputs, metadata=META), **options)
+
+
+def test_boxes_as_shares_of_the_input(tmp_path):
+    """TensorFlow's exports of the YOLO families; pixels are told from shares by the gray picture's boxes."""
+    rows = [[0.5, 0.5, 0.25, 0.25, 0.1, 0.2, 0.7]]
+    loaded = load(constant_graph(tmp_path / "m.onnx", {"output0": table(rows, depth=7).T}, metadata=META))
+    assert boxes_of(loaded) == [("owl", 0.7, LETTERBOXED)]
+    pose = table([[0.5, 0.5, 0.25, 0.25, 0.8, 0.5, 0.5, 0.9, 0.25, 0.25, 0.9]], depth=11).T
+    _, (one,) = load_shapes(tmp_path, {"output0": pose}, POSE)
+    assert [(point.x, point.y) for point in one.shape.elements] == [(64, 32), (32, 0)]
+    chosen = table([[0.375, 0.375, 0.625, 0.625, 0.8, 1]], 9, 6)
+    assert boxes_of(load(constant_graph(tmp_path / "e.onnx", {"o": chosen}, metadata=META))) == [
+        ("dog", 0.8, LETTERBOXED)
+    ]
+
+
+def test_inputs_of_bytes_get_pixels_as_they_are(tmp_path):
+    path = constant_graph(tmp_path / "m.onnx", {"o": table([], depth=7).T}, metadata=META, dtype=2)
+    assert load(path).facts["preparation"] == "letterbox on 114, rgb, x*1"
+    assert load(path, scale=0.5).facts["preparation"] == "letterbox on 114, rgb, x*0.5"

@@ -87,7 +87,7 @@ def test_scores_that_are_no_numbers_are_a_bad_prediction(tmp_path):
 
 def test_a_centre_crop_sees_the_middle(tmp_path):
     """An echoed input: the left and right quarters of a frame of 16 x 8 are not in it."""
-    from adapters._onnx.pictures import Recipe, place, placement
+    from adapters._networks.pictures import Recipe, place, placement
 
     image = np.zeros((8, 16, 3), np.uint8)
     image[:, 4:12] = 200
@@ -245,7 +245,7 @@ def test_what_is_no_heat_map_is_told(tmp_path):
     assert [sub.name for sub in load(path, head="heatmaps").labels[0].sublabels] == ["1", "2"]
     with pytest.raises(ConfigError, match="points: got 1 names, its heatmaps head has 2 points"):
         load(path, head="heatmaps", points=["a"])
-    with pytest.raises(ConfigError, match="option 'labels' is not for a model of kind heatmaps"):
+    with pytest.raises(ConfigError, match="option 'labels' is not for a model of kind pose"):
         load(path, head="heatmaps", labels=["a"])
     with pytest.raises(ModelLoadFailed, match="this is no heatmaps head: the graph gives out"):
         load(row(tmp_path, [1, 2]), head="heatmaps")

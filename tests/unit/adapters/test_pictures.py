@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters._onnx.pictures import Recipe, place
+from adapters._networks.pictures import Recipe, place
 
 RGB = np.array([10, 100, 200], np.uint8)
 

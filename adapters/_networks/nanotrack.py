@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from adapters._onnx.files import open_onnx
-from adapters._onnx.graph import open_session, short
-from adapters._onnx.options import Running
+from adapters._networks.files import open_weights
+from adapters._networks.options import Running
+from adapters._networks.session import Session, open_session, short
 from agent.contract import BadPrediction, Frame, ModelLoadFailed, Rectangle, Shape
 
 if TYPE_CHECKING:
@@ -69,14 +69,14 @@ class NanoTracker:
     shape_types: Sequence[str] = ("rectangle",)
 
     def __init__(self, backbone: str, head: str, run: Running, *, lost_below: float) -> None:
-        files = [open_onnx(backbone), open_onnx(head)]
+        files = [open_weights(backbone), open_weights(head)]
         self._owner = "opencv:nanotrack"
-        self._backbone = open_session(files[0].path, self._owner, run, threads=run.cores)
-        self._head = open_session(files[1].path, self._owner, run, threads=run.cores)
+        self._backbone = open_session(files[0], self._owner, run, threads=run.cores)
+        self._head = open_session(files[1], self._owner, run, threads=run.cores)
         self._lost_below = lost_below
         version = " + ".join(file.version for file in files)
         self._mark = hashlib.sha256(version.encode()).digest()[:8]
-        self._inputs = [node.name for node in self._head.get_inputs()]
+        self._inputs = [port.name for port in self._head.inputs]
         self._shape, cells = self._try_out()
         self._tuning = _TUNINGS[cells]
         line = (np.arange(cells) - cells // 2) * float(_STRIDE)
@@ -86,7 +86,7 @@ class NanoTracker:
             "source": " + ".join(file.path.name for file in files),
             "version": version,
             "head": f"NanoTrack, {cells}x{cells} cells",
-            "runs on": ", ".join(self._backbone.get_providers()),
+            "runs on": self._backbone.runs_on,
         }
 
     def begin(self, frame: Frame, shapes: Sequence[Shape]) -> list[bytes]:
@@ -139,7 +139,7 @@ class NanoTracker:
         return result
 
     def _features(self, window: NDArray[np.float32]) -> NDArray[np.float32]:
-        name = self._backbone.get_inputs()[0].name
+        name = self._backbone.inputs[0].name
         (features,) = self._run(self._backbone, {name: window})
         return features
 
@@ -152,9 +152,9 @@ class NanoTracker:
             raise BadPrediction(f"{self._owner}: the head gave numbers that are none (NaN or infinite)")
         return 1 / (1 + np.exp(np.clip(votes[0] - votes[1], -80, 80))), boxes.reshape(4, -1).astype(np.float64)
 
-    def _run(self, session: Any, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+    def _run(self, session: Session, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
         try:
-            return list(session.run(None, dict(feeds)))
+            return list(session.run(feeds).values())
         except Exception as error:
             raise BadPrediction(f"{self._owner}: the graph failed: {short(error)}") from error
 

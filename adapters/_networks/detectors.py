@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from adapters._names import Names, as_names, names_from_file, names_from_metadata, vocabulary
-from adapters._onnx.detector import OnnxDetector
-from adapters._onnx.files import OnnxFile, open_onnx
-from adapters._onnx.graph import Graph, open_graph
-from adapters._onnx.head import AnyHead
-from adapters._onnx.heads import choose_head
-from adapters._onnx.options import at_least, prepared, running, share
-from adapters._onnx.pictures import Recipe
+from adapters._networks.detector import NetworkDetector
+from adapters._networks.files import WeightsFile, open_weights
+from adapters._networks.graph import Graph, open_graph
+from adapters._networks.head import AnyHead
+from adapters._networks.heads import choose_head
+from adapters._networks.options import at_least, prepared, running, share
+from adapters._networks.pictures import Recipe
 from agent.contract import ConfigError, ModelLoadFailed
 
 MOST_LANES = 4
@@ -26,7 +26,7 @@ _USUAL = {80: "coco-80", 1000: "imagenet-1k", 21: "pascal-voc-segmentation"}
 """The vocabularies that a network without names, and with so many classes, is taken to be trained on."""
 
 
-def load_detector(name: str, device: str, given: Mapping[str, Any]) -> OnnxDetector:
+def load_detector(name: str, device: str, given: Mapping[str, Any]) -> NetworkDetector:
     """The detector in a file: boxes, masks, skeletons, regions or tags, as its head says."""
     owner = f"local:{name}"
     for option in ("nms_iou", "point_threshold"):
@@ -34,9 +34,10 @@ def load_detector(name: str, device: str, given: Mapping[str, Any]) -> OnnxDetec
     for option in ("max_detections", "batch_size"):
         at_least(owner, option, given.get(option, 1), 1)
     run = running(device, given, owner)
-    file = open_onnx(name)
+    file = open_weights(name, allow_pickle=given.get("allow_pickle", False))
     lanes = min(run.cores, MOST_LANES)
-    graph = open_graph(file.path, owner, run, threads=run.cores // lanes)
+    graph = open_graph(file, owner, run, threads=run.cores // lanes)
+    beside = graph.session.on_processor and graph.session.side_by_side
     names, source = _names(given.get("labels"), given.get("labels_file"), graph, owner)
     found = choose_head(graph.signature(len(names) if names else None), given.get("head", "auto"), owner)
     if strangers := [option for option in ANSWERS if option in given and option not in found.options]:
@@ -44,16 +45,16 @@ def load_detector(name: str, device: str, given: Mapping[str, Any]) -> OnnxDetec
         raise ConfigError(f"{owner}: option {strangers[0]!r} is not for its {found.family} head, allowed: {allowed}")
     names, source = _matched(names, source, found, owner)
     reader = found.reader(names, given, owner)
-    recipe = prepared(found.recipe, given)
-    return OnnxDetector(
+    recipe = prepared(found.recipe, given, graph.dtype)
+    return NetworkDetector(
         graph,
         found,
         reader,
         recipe,
         _facts(file, graph, found, recipe, source),
-        batch_size=given.get("batch_size") or (1 if graph.on_processor else 4),
+        batch_size=given.get("batch_size") or (1 if graph.session.on_processor else 4),
         # Frames side by side, each by few threads, use a processor better than one frame by many.
-        lanes=lanes if graph.on_processor else 1,
+        lanes=lanes if beside else 1,
     )
 
 
@@ -77,6 +78,11 @@ def _matched(names: Names | None, source: str, head: AnyHead, owner: str) -> tup
     count = head.classes
     if names is None and head.names:
         return list(head.names), f"the {head.family} head"
+    if names is None and count == 1001:  # TensorFlow's, which have a background class first
+        return [
+            "",
+            *vocabulary("imagenet-1k", owner),
+        ], "imagenet-1k, assumed because of 1001 classes"
     if names is None and (usual := _USUAL.get(count or 0)) is not None:
         return vocabulary(usual, owner), f"{usual}, assumed because there are {count} classes and no names"
     if names is None:
@@ -92,7 +98,7 @@ def _matched(names: Names | None, source: str, head: AnyHead, owner: str) -> tup
     return names, source
 
 
-def _facts(file: OnnxFile, graph: Graph, head: AnyHead, recipe: Recipe, source: str) -> dict[str, str]:
+def _facts(file: WeightsFile, graph: Graph, head: AnyHead, recipe: Recipe, source: str) -> dict[str, str]:
     return {
         "source": file.path.name,
         "version": file.version,
@@ -104,11 +110,11 @@ def _facts(file: OnnxFile, graph: Graph, head: AnyHead, recipe: Recipe, source: 
     }
 
 
-def running_facts(file: OnnxFile, graph: Graph) -> dict[str, str]:
+def running_facts(file: WeightsFile, graph: Graph) -> dict[str, str]:
     """What is worth telling of any graph: its format, where it runs, its licence."""
     facts = {
-        "format": f"ONNX, opset {file.opset}" + (f", by {file.producer}" if file.producer else ""),
-        "runs on": ", ".join(graph.session.get_providers()),
+        "format": file.detail,
+        "runs on": graph.session.runs_on,
     }
     if licence := graph.metadata.get("license") or graph.metadata.get("licence"):
         facts["licence"] = licence

@@ -1,4 +1,4 @@
-"""Poses from heat maps: a graph that sees one person and gives a map of how likely each point is where.
+"""Poses of one person a picture: heat maps of how likely each point is where, or the points themselves.
 
 `estimate` is for who knows where the persons are; alone, a frame is taken for one person. Crops and decoding are those
 of Xiao et al., "Simple Baselines for Human Pose Estimation" (ECCV 2018).
@@ -6,17 +6,17 @@ of Xiao et al., "Simple Baselines for Human Pose Estimation" (ECCV 2018).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from adapters._onnx.boxes import point_names
-from adapters._onnx.detectors import running_facts
-from adapters._onnx.files import open_onnx
-from adapters._onnx.graph import Graph, open_graph
-from adapters._onnx.options import at_least, prepared, running, share
-from adapters._onnx.pictures import IMAGENET_MEAN, IMAGENET_STD, Recipe, place
+from adapters._networks.boxes import point_names
+from adapters._networks.detectors import running_facts
+from adapters._networks.files import open_weights
+from adapters._networks.graph import Graph, open_graph
+from adapters._networks.options import at_least, prepared, running, share
+from adapters._networks.pictures import IMAGENET_MEAN, IMAGENET_STD, Recipe, place
 from agent.contract import (
     BadPrediction,
     Context,
@@ -37,33 +37,37 @@ _AROUND = 1.25
 """How much more than the person a crop shows, as in training."""
 
 
-def load_poses(name: str, device: str, given: Mapping[str, Any]) -> HeatmapPoses:
+def load_poses(name: str, device: str, given: Mapping[str, Any]) -> OnePersonPoses:
     """The pose model in a file."""
     owner = f"local:{name}"
     at_least(owner, "batch_size", given.get("batch_size", 1), 1)
     share(owner, "point_threshold", given.get("point_threshold"))
     run = running(device, given, owner)
-    file = open_onnx(name)
-    graph = open_graph(file.path, owner, run, threads=run.cores)
+    file = open_weights(name)
+    graph = open_graph(file, owner, run, threads=run.cores)
     signature = graph.signature(None)
+    head = str(given["head"])
     maps = signature.shaped(4)
-    if len(signature.outputs) != 1 or not maps:
-        raise ModelLoadFailed(f"{owner}: this is no heatmaps head: the graph gives {signature}")
-    points = point_names(int(signature.outputs[maps[0]].shape[1]), (), given.get("points"), "heatmaps", owner)
-    recipe = prepared(RECIPE, given)
+    if len(signature.outputs) != 1 or not maps or (head == "movenet" and signature.outputs[maps[0]].shape[-1] != 3):
+        raise ModelLoadFailed(f"{owner}: this is no {head} head: the graph gives {signature}")
+    _, count, rows, _ = signature.outputs[maps[0]].shape
+    count = rows if head == "movenet" else count
+    points = point_names(int(count), (), given.get("points"), head, owner)
+    recipe = prepared(RECIPE, given, graph.dtype)
     facts = {
         "source": file.path.name,
         "version": file.version,
-        "head": f"heatmaps ({len(points)} points of one person)",
+        "head": f"{head} ({len(points)} points of one person)",
         "input size": f"{graph.width}x{graph.height}",
         "preparation": str(recipe),
         **running_facts(file, graph),
     }
     least, step = given.get("point_threshold", 0.3), given.get("batch_size", 8)
-    return HeatmapPoses(graph, maps[0], points, recipe, facts, given.get("label", "person"), least, step)
+    read = _regressed if head == "movenet" else _peaks
+    return OnePersonPoses(graph, maps[0], read, points, recipe, facts, given.get("label", "person"), least, step)
 
 
-class HeatmapPoses:
+class OnePersonPoses:
     """Finds the points of persons that it is shown one by one."""
 
     default_threshold = 0.0
@@ -72,6 +76,7 @@ class HeatmapPoses:
         self,
         graph: Graph,
         output: str,
+        read: Callable[[NDArray[np.float32]], NDArray[np.float64]],
         points: Sequence[str],
         recipe: Recipe,
         facts: Mapping[str, str],
@@ -82,7 +87,7 @@ class HeatmapPoses:
         sublabels = tuple(Label(name, "points") for name in points if name)
         self.labels: Sequence[Label] = [Label(label, "skeleton", sublabels=sublabels)]
         self.facts = facts
-        self._graph, self._output, self._points, self._recipe = graph, output, points, recipe
+        self._graph, self._output, self._read, self._points, self._recipe = graph, output, read, points, recipe
         self._label, self._least, self._step = label, least, graph.batch or step
 
     def detect(self, frames: Sequence[Frame], context: Context) -> list[list[Detection]]:
@@ -130,25 +135,34 @@ class HeatmapPoses:
         self, maps: NDArray[np.float32], window: tuple[float, float, float, float], frame: Frame
     ) -> tuple[Skeleton, float]:
         left, top, width, height = window
-        high, wide = maps.shape[1:]
         points, scores = [], []
-        for name, heat in zip(self._points, maps, strict=True):
-            column, row, score = _peak(heat)
-            x = min(max(left + column * width / wide, 0.0), float(frame.width))
-            y = min(max(top + row * height / high, 0.0), float(frame.height))
+        for name, (across, down, score) in zip(self._points, self._read(maps).tolist(), strict=True):
+            x = min(max(left + across * width, 0.0), float(frame.width))
+            y = min(max(top + down * height, 0.0), float(frame.height))
             scores.append(min(1.0, max(0.0, score)))
             if name:
                 points.append(Keypoint(name, x, y, outside=scores[-1] < self._least))
         return Skeleton(tuple(points)), sum(scores) / len(scores)
 
 
-def _peak(heat: NDArray[np.float32]) -> tuple[float, float, float]:
-    """(column, row, height) of the highest cell, a quarter of a cell towards the higher of its neighbours."""
-    high, wide = heat.shape
-    row, column = divmod(int(heat.argmax()), wide)
-    x, y = float(column), float(row)
-    if 0 < column < wide - 1:
-        x += 0.25 * float(np.sign(heat[row, column + 1] - heat[row, column - 1]))
-    if 0 < row < high - 1:
-        y += 0.25 * float(np.sign(heat[row + 1, column] - heat[row - 1, column]))
-    return x, y, float(heat[row, column])
+def _peaks(maps: NDArray[np.float32]) -> NDArray[np.float64]:
+    """(K, 3) x, y as shares of the window, and height, of the highest cell of each of (K, h, w) maps.
+
+    A quarter of a cell towards the higher of its neighbours.
+    """
+    count, high, wide = maps.shape
+    rows, columns = np.divmod(maps.reshape(count, -1).argmax(axis=1), wide)
+    found = np.zeros((count, 3))
+    for number, (heat, row, column) in enumerate(zip(maps, rows.tolist(), columns.tolist(), strict=True)):
+        x, y = float(column), float(row)
+        if 0 < column < wide - 1:
+            x += 0.25 * float(np.sign(heat[row, column + 1] - heat[row, column - 1]))
+        if 0 < row < high - 1:
+            y += 0.25 * float(np.sign(heat[row + 1, column] - heat[row - 1, column]))
+        found[number] = x / wide, y / high, heat[row, column]
+    return found
+
+
+def _regressed(rows: NDArray[np.float32]) -> NDArray[np.float64]:
+    """(K, 3) of MoveNet's (1, K, 3) y, x, score."""
+    return np.asarray(rows[0][:, [1, 0, 2]], np.float64)

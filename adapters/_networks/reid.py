@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from adapters._onnx.detectors import running_facts
-from adapters._onnx.files import open_onnx
-from adapters._onnx.graph import Graph, open_graph
-from adapters._onnx.options import at_least, prepared, running
-from adapters._onnx.pictures import IMAGENET_MEAN, IMAGENET_STD, Recipe, place
+from adapters._networks.detectors import running_facts
+from adapters._networks.files import open_weights
+from adapters._networks.graph import Graph, open_graph
+from adapters._networks.options import at_least, prepared, running
+from adapters._networks.pictures import IMAGENET_MEAN, IMAGENET_STD, Recipe, place
 from agent.contract import BadPrediction, Frame, ModelLoadFailed, Rectangle
 
 if TYPE_CHECKING:
@@ -21,19 +21,19 @@ RECIPE = Recipe(resize="stretch", mean=IMAGENET_MEAN, std=IMAGENET_STD)
 """As deep-person-reid's and most others' networks were trained (KaiyangZhou/deep-person-reid)."""
 
 
-def load_reid(name: str, device: str, given: Mapping[str, Any]) -> OnnxReidentifier:
+def load_reid(name: str, device: str, given: Mapping[str, Any]) -> NetworkReidentifier:
     """The reidentifier in a file."""
     owner = f"local:{name}"
     at_least(owner, "batch_size", given.get("batch_size", 1), 1)
     run = running(device, given, owner)
-    file = open_onnx(name)
-    graph = open_graph(file.path, owner, run, threads=run.cores)
+    file = open_weights(name)
+    graph = open_graph(file, owner, run, threads=run.cores)
     signature = graph.signature(None)
     rows = {name: value.reshape(1, -1) for name, value in signature.outputs.items() if _is_row(value)}
     if len(rows) != 1:
         raise ModelLoadFailed(f"{owner}: got the outputs {signature}, allowed for kind reid: one of (N, D)")
     ((output, row),) = rows.items()
-    recipe = prepared(RECIPE, given)
+    recipe = prepared(RECIPE, given, graph.dtype)
     facts = {
         "source": file.path.name,
         "version": file.version,
@@ -42,7 +42,7 @@ def load_reid(name: str, device: str, given: Mapping[str, Any]) -> OnnxReidentif
         "preparation": str(recipe),
         **running_facts(file, graph),
     }
-    return OnnxReidentifier(graph, output, row.size, recipe, facts, given.get("batch_size", 16))
+    return NetworkReidentifier(graph, output, row.size, recipe, facts, given.get("batch_size", 16))
 
 
 def _is_row(value: NDArray[Any]) -> bool:
@@ -50,7 +50,7 @@ def _is_row(value: NDArray[Any]) -> bool:
     return value.ndim >= 2 and value.dtype.kind == "f" and value.size == value.shape[1] > 1 and value.shape[0] == 1
 
 
-class OnnxReidentifier:
+class NetworkReidentifier:
     """Descriptors of what is inside rectangles."""
 
     def __init__(

@@ -13,10 +13,10 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from adapters._onnx.candidates import Candidates, from_centres
-from adapters._onnx.head import Head, Outputs
-from adapters._onnx.pictures import Recipe
-from adapters._onnx.signature import Signature, grid
+from adapters._networks.candidates import Candidates, from_centres
+from adapters._networks.head import Head, Outputs
+from adapters._networks.pictures import Recipe
+from adapters._networks.signature import Signature, grid
 
 Array: TypeAlias = NDArray[Any]
 LETTERBOX = Recipe(resize="letterbox", pad=114)
@@ -32,7 +32,7 @@ def yolov5(signature: Signature) -> Head | None:
     if depth < 6 or boxes not in [3 * cells for cells in signature.anchors]:
         return None
     extras = _extras(signature, pose=False)
-    return _objectness_head("yolov5", name, depth - 5 - extras.count, LETTERBOX, "", extras)
+    return _objectness_head("yolov5", signature, name, depth - 5 - extras.count, LETTERBOX, "", extras)
 
 
 def yolox(signature: Signature) -> Head | None:
@@ -50,8 +50,8 @@ def yolox(signature: Signature) -> Head | None:
     sample = signature.outputs[name][0]
     if np.median(np.abs(sample[:, :2])) > 8:
         if np.all(sample[:, 4] == 1):  # YOLOv6 has no objectness and writes 1
-            return _objectness_head("yolox", name, depth - 5, LETTERBOX, "as YOLOv6 exports")
-        return _objectness_head("yolox", name, depth - 5, _YOLOX, "decoded in the graph")
+            return _objectness_head("yolox", signature, name, depth - 5, LETTERBOX, "as YOLOv6 exports")
+        return _objectness_head("yolox", signature, name, depth - 5, _YOLOX, "decoded in the graph")
     strides = (8, 16, 32) if boxes == signature.anchors[0] else (8, 16, 32, 64)
     cells, sizes = grid(signature.width, signature.height, strides)
 
@@ -84,6 +84,8 @@ def yolov8(signature: Signature) -> Head | None:
     ):
         return None
     classes = (shape[0] if channel_first else shape[1]) - 4 - extras.count
+    sample = signature.outputs[name][0] if channel_first else signature.outputs[name][0].T
+    scale = _to_pixels(sample[:4].T, signature)
 
     def decode(outputs: Outputs, floor: float) -> Candidates:
         table = outputs[name] if channel_first else outputs[name].T
@@ -92,7 +94,8 @@ def yolov8(signature: Signature) -> Head | None:
         places = np.flatnonzero(best >= floor)
         chosen = table[:, places]
         kinds = chosen[4 : 4 + classes].argmax(axis=0)
-        return Candidates(from_centres(chosen[:4].T), best[places], kinds, extras.of(chosen[4 + classes :].T))
+        more = extras.of(chosen[4 + classes :].T, scale)
+        return Candidates(from_centres(chosen[:4].T) * scale, best[places], kinds, more)
 
     return replace(extras.fitted(Head("yolov8", decode, LETTERBOX, classes=classes, iou=0.7)), family=extras.family)
 
@@ -121,10 +124,18 @@ def end2end(signature: Signature) -> Head | None:
         boxes, score, kind = (table[:, 1:5], 6, 5) if seven else (table[:, :4], 4, 5)
         keep = table[:, score] >= floor
         chosen = from_centres(boxes[keep]) if extras.turned else boxes[keep]
-        more = None if seven else extras.of(table[keep, 6:])
-        return Candidates(chosen, table[keep, score], table[keep, kind].astype(np.int64), more)
+        # Told by each picture: a gray one may have no box at all.
+        scale = _to_pixels(chosen, signature)
+        more = None if seven else extras.of(table[keep, 6:], scale)
+        return Candidates(chosen * scale, table[keep, score], table[keep, kind].astype(np.int64), more)
 
     return extras.fitted(Head("end2end", decode, LETTERBOX, overlapping=False, joined=seven))
+
+
+def _to_pixels(sample: Array, signature: Signature) -> Array:
+    """What makes boxes pixels of the input: TensorFlow's exports give them as shares of it."""
+    shares = bool(sample.size) and 0 < float(np.abs(sample).max()) <= 2
+    return np.array([signature.width, signature.height] * 2 if shares else [1] * 4, np.float32)
 
 
 def _single(signature: Signature) -> str | None:
@@ -147,13 +158,15 @@ class Extras:
     def family(self) -> str:
         return "yolov8" + ("-seg" if self.prototypes else "-pose" if self.points else "-obb" if self.turned else "")
 
-    def of(self, values: Array) -> Array | None:
+    def of(self, values: Array, scale: Array) -> Array | None:
         """(n, X) values as `Candidates.more`; points without a score are certain."""
-        if not self.points or self.count == 3 * self.points:
+        if not self.points:
             return values if self.count else None
-        places = values.reshape(len(values), self.points, 2)
-        rows: Array = np.concatenate([places, np.ones_like(places[..., :1])], axis=2)
-        return rows.reshape(-1, 3 * self.points)
+        rows = values.reshape(len(values), self.points, self.count // self.points)
+        places = rows[..., :2] * scale[:2]
+        sure = rows[..., 2:] if rows.shape[2] == 3 else np.ones_like(places[..., :1])
+        found: Array = np.concatenate([places, sure], axis=2)
+        return found.reshape(-1, 3 * self.points)
 
     def fitted(self, head: Head) -> Head:
         """The head with what its boxes can become."""
@@ -195,11 +208,16 @@ def _fits(depth: int, fixed: int, classes: int | None) -> bool:
     return depth - fixed == (80 if classes is None else classes)
 
 
-def _objectness_head(family: str, name: str, classes: int, recipe: Recipe, note: str, extras: Extras = _NONE) -> Head:
+def _objectness_head(
+    family: str, signature: Signature, name: str, classes: int, recipe: Recipe, note: str, extras: Extras = _NONE
+) -> Head:
+    scale = _to_pixels(signature.outputs[name][0, :, :4], signature)
+
     def decode(outputs: Outputs, floor: float) -> Candidates:
         table = outputs[name]
         rows, scores, kinds, places = _by_objectness(table[:, : 5 + classes], floor)
-        return Candidates(from_centres(rows[:, :4]), scores, kinds, extras.of(table[places, 5 + classes :]))
+        more = extras.of(table[places, 5 + classes :], scale)
+        return Candidates(from_centres(rows[:, :4]) * scale, scores, kinds, more)
 
     threshold = 0.3 if family == "yolox" else 0.25
     return extras.fitted(Head(family, decode, recipe, classes=classes, threshold=threshold, note=note))

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from adapters._onnx.head import Canvas, Outputs, Reader
-from adapters._onnx.options import at_least
-from adapters._onnx.pictures import IMAGENET_MEAN, IMAGENET_STD, Recipe
-from adapters._onnx.signature import Signature
+from adapters._networks.head import Canvas, Outputs, Reader
+from adapters._networks.options import at_least
+from adapters._networks.pictures import IMAGENET_MEAN, IMAGENET_STD, Recipe
+from adapters._networks.signature import Signature
 from agent.contract import BadPrediction, Context, Detection, Label
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from adapters._onnx import grids, queries, regions, tags, yolo
-from adapters._onnx.head import AnyHead
-from adapters._onnx.signature import Signature
+from adapters._networks import grids, queries, regions, tags, yolo
+from adapters._networks.head import AnyHead
+from adapters._networks.signature import Signature
 from agent.contract import ConfigError, ModelLoadFailed
 
 FAMILIES: Mapping[str, Callable[[Signature], AnyHead | None]] = {
@@ -28,6 +28,8 @@ FAMILIES: Mapping[str, Callable[[Signature], AnyHead | None]] = {
     "classifier": tags.classifier,
     "semantic": regions.semantic,
 }
+_ELSEWHERE = ("reid", "heatmaps", "movenet")
+"""Heads of models that are no such detectors: `adapters/local.py` knows them."""
 _VARIANTS = {"yolov8-seg": "yolov8", "yolov8-pose": "yolov8", "yolov8-obb": "yolov8"}
 """Names that say more than the family: what stands behind the classes."""
 
@@ -37,7 +39,9 @@ def choose_head(signature: Signature, head: str, owner: str) -> AnyHead:
     if head != "auto":
         family = _VARIANTS.get(head, head)
         if family not in FAMILIES:
-            raise ConfigError(f"{owner}: head: got {head!r}, allowed: auto, {', '.join((*FAMILIES, *_VARIANTS))}")
+            raise ConfigError(
+                f"{owner}: head: got {head!r}, allowed: auto, {', '.join((*FAMILIES, *_VARIANTS, *_ELSEWHERE))}"
+            )
         found = FAMILIES[family](replace(signature, asked=head))
         if found is None or (head in _VARIANTS and found.family != head):
             raise ModelLoadFailed(f"{owner}: this is no {head} head: the graph gives {signature}")

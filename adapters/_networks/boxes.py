@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from adapters._names import as_names, vocabulary
-from adapters._onnx.candidates import suppress
-from adapters._onnx.head import Canvas, Head, Outputs
-from adapters._onnx.shapes import Drawer, masks, rectangles, skeletons, turned_rectangles
+from adapters._networks.candidates import suppress
+from adapters._networks.head import Canvas, Head, Outputs
+from adapters._networks.shapes import Drawer, masks, rectangles, skeletons, turned_rectangles
 from agent.contract import BadPrediction, ConfigError, Context, Detection, Label
 
 if TYPE_CHECKING:

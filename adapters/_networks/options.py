@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from adapters._onnx.pictures import Recipe, Three
+import numpy as np
+
+from adapters._networks.pictures import Recipe, Three
 from agent.contract import ConfigError
 
 PREPARATION = ("resize", "colour", "scale", "mean", "std", "pad")
@@ -37,8 +39,10 @@ def checked(given: Mapping[str, Any], owner: str) -> dict[str, Any]:
     return {name: _three(value, name, owner) if name in ("mean", "std") else value for name, value in given.items()}
 
 
-def prepared(recipe: Recipe, given: Mapping[str, Any]) -> Recipe:
-    """A family's recipe with what the (checked) options say otherwise."""
+def prepared(recipe: Recipe, given: Mapping[str, Any], dtype: Any) -> Recipe:
+    """A family's recipe with what the (checked) options say otherwise; inputs of bytes take pixels as they are."""
+    if dtype is np.uint8:
+        recipe = replace(recipe, scale=1.0, mean=(0.0,) * 3, std=(1.0,) * 3)
     return replace(recipe, **{name: given[name] for name in PREPARATION if name in given})
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from adapters._onnx.pictures import Placement
+from adapters._networks.pictures import Placement
 from agent.contract import Mask
 
 if TYPE_CHECKING:

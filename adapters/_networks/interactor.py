@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from adapters._onnx.detectors import running_facts
-from adapters._onnx.files import open_onnx
-from adapters._onnx.graph import Graph, open_graph, open_session, short
-from adapters._onnx.maps import tight_mask, to_frame
-from adapters._onnx.options import prepared, running
-from adapters._onnx.pictures import Recipe, place, placement
-from adapters._onnx.prompts import Node, Style, recognise
+from adapters._networks.detectors import running_facts
+from adapters._networks.files import open_weights
+from adapters._networks.graph import Graph, open_graph
+from adapters._networks.maps import tight_mask, to_frame
+from adapters._networks.options import prepared, running
+from adapters._networks.pictures import Recipe, place, placement
+from adapters._networks.prompts import Style, recognise
+from adapters._networks.session import Session, open_session, short
 from agent.contract import BadPrediction, Detection, Frame, ModelError, ModelLoadFailed, Prompts
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 LABEL = "object"
 """The name of whatever was marked; the person who marks says what it is."""
 
-_DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int64)": np.int64}
 _FRAME = "frame size"
 
 
@@ -31,11 +31,11 @@ def load_interactor(name: str, device: str, given: Mapping[str, Any]) -> Prompte
     """The interactor in an encoder's file and the decoder's that the options name."""
     owner = f"local:{name}"
     run = running(device, given, owner)
-    files = [open_onnx(name), open_onnx(given["decoder"])]
-    encoder = open_graph(files[0].path, owner, run, threads=run.cores)
+    files = [open_weights(name), open_weights(given["decoder"])]
+    encoder = open_graph(files[0], owner, run, threads=run.cores)
     part = f"local:{given['decoder']}"
-    decoder = Decoder(open_session(files[1].path, part, replace(run, size=None), threads=run.cores), encoder, part)
-    recipe = prepared(decoder.style.recipe, given)
+    decoder = Decoder(open_session(files[1], part, replace(run, size=None), threads=run.cores), encoder, part)
+    recipe = prepared(decoder.style.recipe, given, encoder.dtype)
     facts = {
         "source": " + ".join(file.path.name for file in files),
         "version": " + ".join(file.version for file in files),
@@ -52,22 +52,18 @@ def load_interactor(name: str, device: str, given: Mapping[str, Any]) -> Prompte
 class Decoder:
     """The decoder's graph, and which of its inputs come from where."""
 
-    def __init__(self, session: Any, encoder: Graph, owner: str) -> None:
+    def __init__(self, session: Session, encoder: Graph, owner: str) -> None:
         self._session, self._owner = session, owner
-        inputs = [
-            Node(node.name, tuple(side if isinstance(side, int) else None for side in node.shape))
-            for node in session.get_inputs()
-        ]
-        listing = ", ".join(f"{node.name} {node.shape}" for node in session.get_inputs())
-        style = recognise(inputs)
+        listing = ", ".join(map(str, session.inputs))
+        style = recognise(session.inputs)
         if style is None:
             raise ModelLoadFailed(
                 f"{owner}: got the inputs {listing}, allowed for a decoder: point_coords and point_labels"
                 " (SAM, SAM 2), or maps named prompts of shape (N, 4, h, w)"
             )
         self.style: Style = style
-        self._dtypes = {node.name: _DTYPES.get(node.type, np.float32) for node in session.get_inputs()}
-        self.sources = self._match([node.name for node in inputs if node.name not in style.asked], encoder)
+        self._dtypes = {port.name: port.dtype for port in session.inputs}
+        self.sources = self._match([port.name for port in session.inputs if port.name not in style.asked], encoder)
 
     def _match(self, wanted: list[str], encoder: Graph) -> dict[str, str]:
         """For each input that is of the encoder the output that it takes: by name, or the only one."""
@@ -82,10 +78,9 @@ class Decoder:
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """The outputs by name."""
-        names = [output.name for output in self._session.get_outputs()]
         typed = {name: value.astype(self._dtypes[name], copy=False) for name, value in feeds.items()}
         try:
-            return dict(zip(names, self._session.run(names, typed), strict=True))
+            return self._session.run(typed)
         except Exception as error:
             raise BadPrediction(f"{self._owner}: the graph failed: {short(error)}") from error
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from adapters._onnx.graph import Graph
-from adapters._onnx.head import AnyHead, Canvas, Reader
-from adapters._onnx.pictures import Recipe, place
+from adapters._networks.graph import Graph
+from adapters._networks.head import AnyHead, Canvas, Reader
+from adapters._networks.pictures import Recipe, place
 from agent.contract import BadPrediction, Context, Detection, Frame, Label
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ _MOST_WRONG = 0.5
 """Of an output's numbers: if more of them are none, the graph has failed; fewer cost only their own detections."""
 
 
-class OnnxDetector:
+class NetworkDetector:
     """Runs a graph on batches of frames, and gives what its reader makes of the outputs."""
 
     def __init__(

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from adapters._onnx.candidates import Candidates, from_centres
-from adapters._onnx.head import Head, Outputs
-from adapters._onnx.pictures import Recipe
-from adapters._onnx.signature import Signature, grid
+from adapters._networks.candidates import Candidates, from_centres
+from adapters._networks.head import Head, Outputs
+from adapters._networks.pictures import Recipe
+from adapters._networks.signature import Signature, grid
 
 _BINS = 8
 LANDMARKS = ("right_eye", "left_eye", "nose", "right_mouth_corner", "left_mouth_corner")

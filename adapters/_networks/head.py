@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from adapters._onnx.candidates import Candidates
-from adapters._onnx.pictures import Placement, Recipe
+from adapters._networks.candidates import Candidates
+from adapters._networks.pictures import Placement, Recipe
 from agent.contract import Context, Detection, Label
 
 if TYPE_CHECKING:
@@ -114,6 +114,6 @@ class Head:
         return ("nms_iou", "max_detections", "shape", *points)
 
     def reader(self, names: Sequence[str], given: Mapping[str, Any], owner: str) -> Reader:
-        from adapters._onnx.boxes import BoxReader
+        from adapters._networks.boxes import BoxReader
 
         return BoxReader(self, names, given, owner)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from adapters._onnx.candidates import Candidates, from_centres
-from adapters._onnx.head import Head, Outputs
-from adapters._onnx.pictures import IMAGENET_MEAN, IMAGENET_STD, Recipe
-from adapters._onnx.signature import Signature
+from adapters._networks.candidates import Candidates, from_centres
+from adapters._networks.head import Head, Outputs
+from adapters._networks.pictures import IMAGENET_MEAN, IMAGENET_STD, Recipe
+from adapters._networks.signature import Signature
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

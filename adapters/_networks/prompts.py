@@ -6,12 +6,12 @@ A style is told by the names and shapes of the decoder's inputs.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from adapters._onnx.pictures import IMAGENET_MEAN, IMAGENET_STD, Placement, Recipe
+from adapters._networks.pictures import IMAGENET_MEAN, IMAGENET_STD, Placement, Recipe
+from adapters._networks.session import Port
 from agent.contract import PromptNeeds, Prompts
 
 if TYPE_CHECKING:
@@ -23,14 +23,6 @@ SIGMA = 2.5
 _POINTS, _LABELS = ("point_coords", "input_points"), ("point_labels", "input_labels")
 _SAM = Recipe(resize="letterbox-top-left", mean=IMAGENET_MEAN, std=IMAGENET_STD, pad=None)
 _STRETCHED = Recipe(resize="stretch", mean=IMAGENET_MEAN, std=IMAGENET_STD)
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """An input or output of a graph; sides that are not fixed are None."""
-
-    name: str
-    shape: tuple[int | None, ...]
 
 
 class Style(Protocol):
@@ -54,7 +46,7 @@ class Style(Protocol):
         ...
 
 
-def recognise(inputs: Sequence[Node]) -> Style | None:
+def recognise(inputs: Sequence[Port]) -> Style | None:
     """The style of a decoder with these inputs."""
     by_name = {node.name: node for node in inputs}
     points = next((by_name[name] for name in _POINTS if name in by_name), None)
@@ -73,7 +65,7 @@ class PointPrompts:
     differ in names, and in an axis more.
     """
 
-    def __init__(self, points: Node, labels: Node, inputs: Mapping[str, Node]) -> None:
+    def __init__(self, points: Port, labels: Port, inputs: Mapping[str, Port]) -> None:
         self._points, self._labels, self._inputs = points, labels, inputs
         fixed = {"mask_input", "has_mask_input", "orig_im_size", "input_boxes"} & set(inputs)
         self.asked = frozenset({points.name, labels.name} | fixed)
@@ -137,7 +129,7 @@ class MapPrompts:
     needs = PromptNeeds(positive=0, negative=0, box="optional")
     help_message = "Draw a box around the object, or click on it; negative clicks take away what does not belong to it."
 
-    def __init__(self, maps: Node) -> None:
+    def __init__(self, maps: Port) -> None:
         self._maps = maps
         self.asked = frozenset({maps.name})
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from adapters._onnx.candidates import Candidates
-from adapters._onnx.head import Canvas, Outputs
-from adapters._onnx.maps import tight_mask, to_frame
+from adapters._networks.candidates import Candidates
+from adapters._networks.head import Canvas, Outputs
+from adapters._networks.maps import tight_mask, to_frame
 from agent.contract import BadPrediction, Keypoint, Rectangle, Shape, Skeleton
 
 if TYPE_CHECKING:

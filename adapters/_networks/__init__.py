@@ -1,0 +1,1 @@
+"""Networks from files of weights: reading the file, running it, preparing pictures, decoding what comes out."""

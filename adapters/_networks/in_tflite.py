@@ -1,0 +1,105 @@
+"""TensorFlow Lite files in LiteRT, where that is installed.
+
+Quantised inputs are shown as pixels (uint8, 0 to 255), which is what their quantisation is chosen for; quantised
+outputs are given as the numbers that they stand for.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import json
+import threading
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from adapters._networks.files import WeightsFile
+from adapters._networks.options import Running
+from adapters._networks.session import Port, as_metadata, short
+from agent.contract import ConfigError, ModelLoadFailed
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_LABELS = ("labelmap.txt", "labels.txt")
+_ULTRALYTICS = ("metadata.json", "temp_meta.txt")
+
+
+class TfliteSession:
+    """An interpreter; several threads take turns."""
+
+    side_by_side = False
+    on_processor = True
+
+    def __init__(self, interpreter: Any, metadata: Mapping[str, str], cores: int) -> None:
+        self._interpreter, self._lock = interpreter, threading.Lock()
+        self._ins, self._outs = interpreter.get_input_details(), interpreter.get_output_details()
+        self.inputs = [Port(one["name"], tuple(int(side) for side in one["shape"]), _dtype(one)) for one in self._ins]
+        self.outputs = [one["name"] for one in self._outs]
+        self.metadata, self.runs_on = metadata, f"LiteRT, {cores} threads"
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        with self._lock:
+            for one in self._ins:
+                value = feeds[one["name"]]
+                if one["dtype"] is np.int8:
+                    value = (value.astype(np.int16) - 128).astype(np.int8)
+                self._interpreter.set_tensor(one["index"], value)
+            self._interpreter.invoke()
+            return {one["name"]: _real(self._interpreter.get_tensor(one["index"]), one) for one in self._outs}
+
+
+def open_session(file: WeightsFile, owner: str, run: Running, *, threads: int) -> TfliteSession:
+    """An interpreter on the processor."""
+    try:
+        litert: Any = importlib.import_module("ai_edge_litert.interpreter")
+    except ImportError as error:
+        need = "a TensorFlow Lite model needs the package ai-edge-litert: pip install ai-edge-litert"
+        raise ModelLoadFailed(f"{owner}: {need} ({error})") from error
+    if run.providers:
+        raise ConfigError(f"{owner}: providers are for ONNX models, this is {file.detail}")
+    if run.device not in ("auto", "cpu"):
+        raise ConfigError(f"{owner}: device: got {run.device!r}, allowed for TensorFlow Lite: auto, cpu")
+    try:
+        interpreter = litert.Interpreter(model_path=str(file.path), num_threads=run.cores)
+        interpreter.allocate_tensors()
+    except Exception as error:
+        raise ModelLoadFailed(f"{owner}: LiteRT cannot load it: {short(error)}") from error
+    return TfliteSession(interpreter, _metadata(file.path), run.cores)
+
+
+def _dtype(detail: Mapping[str, Any]) -> str:
+    return "uint8" if detail["dtype"] in (np.uint8, np.int8) else np.dtype(detail["dtype"]).name
+
+
+def _real(value: NDArray[Any], detail: Mapping[str, Any]) -> NDArray[Any]:
+    """A quantised tensor as the numbers that it stands for."""
+    scale, zero = detail["quantization"]
+    if not scale or value.dtype.kind not in "iu":
+        return np.array(value)  # a copy: the interpreter writes over its own
+    return np.asarray((value.astype(np.float32) - zero) * np.float32(scale))
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    """What exporters append to the file as a zip archive: Ultralytics' facts, or a list of labels."""
+    if not zipfile.is_zipfile(path):
+        return {}
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            if name.rpartition("/")[2] in _LABELS:
+                return {"labels": archive.read(name).decode("utf-8", "replace")}
+            if name in _ULTRALYTICS:
+                return _facts(archive.read(name).decode("utf-8", "replace"))
+    return {}
+
+
+def _facts(text: str) -> dict[str, str]:
+    try:
+        content = json.loads(text) if text.lstrip()[:2] == '{"' else ast.literal_eval(text)
+    except (ValueError, SyntaxError, RecursionError):
+        return {}
+    return as_metadata(content)

@@ -1,1 +1,0 @@
-"""ONNX detectors: reading the file, running the graph, preparing pictures, decoding what comes out."""
