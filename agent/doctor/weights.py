@@ -12,14 +12,14 @@ from agent.doctor.patient import Patient
 from agent.models import parse_reference
 from agent.service_config import ModelSettings
 
-FILE_OPTIONS = ("decoder", "labels_file")
+FILE_OPTIONS = {"local": ("decoder", "labels_file"), "opencv": ("backbone", "head")}
 """Options of adapters that name files."""
 
 
 def look_at_files(patient: Patient, model: ModelSettings) -> Finding:
     """Whether the weights are here, or can be had, without loading them."""
     reference = parse_reference(model.model)
-    for name in FILE_OPTIONS:
+    for name in FILE_OPTIONS.get(reference.scheme, ()):
         if isinstance(value := model.options.get(name), str) and (missing := _missing(value, patient)):
             return failed(f"{name}: {missing[0]}", missing[1])
     if reference.scheme == "hf" and not _is_path(reference.name):

@@ -221,6 +221,14 @@ def test_a_second_file_that_is_missing(tmp_path):
     assert "decoder: there is no" in found["models.files face"]
 
 
+def test_a_tracker_whose_files_are_missing(tmp_path):
+    (tmp_path / "backbone.onnx").write_bytes(b"x")
+    options = f'options = {{ backbone = "{tmp_path}/backbone.onnx", head = "{tmp_path}/head.onnx" }}'
+    found = of(tmp_path, "opencv:nano", model=options)
+    assert failed(found) == {"models.files face"}
+    assert "head: there is no" in found["models.files face"]
+
+
 @pytest.mark.parametrize(
     ("reference", "model", "said"),
     [
