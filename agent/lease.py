@@ -21,6 +21,8 @@ LONGEST_PAUSE = 60.0
 """Seconds between two signs of life while the server does not take them."""
 LOOK_SECONDS = 0.1
 """How often whoever waits looks whether the work is still wanted."""
+GLANCE_SECONDS = 0.5
+"""How often the lease's own thread looks, for whoever cannot."""
 NOT_ABOUT_US = frozenset({401, 407, 408, 425, 429})
 """Refusals that say nothing about the request: who we are, proxies, haste."""
 
@@ -66,7 +68,8 @@ class HeldLease:
         self._progress, self._checks = progress, checks
         self._share = 0.0
         self._lost: str | None = None
-        self._on_loss: list[Callable[[], None]] = []
+        self._unwanted = False
+        self._when_unwanted: list[Callable[[], None]] = []
         self._changed = threading.Condition()
         self._ended = False
 
@@ -112,11 +115,14 @@ class HeldLease:
         finally:
             future.cancel()
 
-    def on_loss(self, act: Callable[[], None]) -> None:
-        """Does something as soon as the request is lost; in the lease's thread, or at once if it is lost already."""
+    def when_unwanted(self, act: Callable[[], None]) -> None:
+        """Does something soon after nobody wants the work any more, for whoever waits and cannot look up.
+
+        In the lease's thread, or at once if that is known already.
+        """
         with self._changed:
-            if self._lost is None:
-                self._on_loss.append(act)
+            if not self._unwanted:
+                self._when_unwanted.append(act)
                 return
         act()
 
@@ -153,8 +159,23 @@ class HeldLease:
                 log.exception("a sign of life could not be sent")
 
     def _sleep(self, seconds: float) -> bool:
-        with self._changed:
-            return not self._changed.wait_for(lambda: self._ended, seconds)
+        """Waits, and looks now and then whether somebody here has changed their mind; False when the block is left."""
+        end = time.monotonic() + seconds
+        while True:
+            with self._changed:
+                if self._changed.wait_for(lambda: self._ended, min(max(0.0, end - time.monotonic()), GLANCE_SECONDS)):
+                    return False
+            if not self._unwanted:
+                self._glance()
+            if time.monotonic() >= end:
+                return True
+
+    def _glance(self) -> None:
+        try:
+            for check in self._checks:
+                check()
+        except RequestCancelled:
+            self._tell()
 
     def _pause_after(self, failures: int, asked: float | None) -> float:
         if asked is not None:
@@ -164,9 +185,13 @@ class HeldLease:
 
     def _lose(self, error: ServerRefused) -> None:
         log.info("the request is not ours any more: %s", error)
+        self._lost = "the server does not want it any more (cancelled, or given to another agent)"
+        self._tell()
+
+    def _tell(self) -> None:
         with self._changed:
-            self._lost = "the server does not want it any more (cancelled, or given to another agent)"
-            acts, self._on_loss = self._on_loss, []
+            self._unwanted = True
+            acts, self._when_unwanted = self._when_unwanted, []
             self._changed.notify_all()
         for act in acts:
             act()

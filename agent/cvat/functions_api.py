@@ -15,6 +15,8 @@ CATEGORIES: tuple[Category, ...] = ("interactive", "batch")
 """The most urgent first."""
 ACQUIRE_SECONDS = 30.0
 """How long the server may be silent before it tells whether there is work."""
+UPDATE_SECONDS = 15.0
+"""How long it may be silent after a sign of life; the next one must not come too late."""
 SILENCE_SECONDS = 120.0
 """A stream without so much as a comment for so long is taken for broken."""
 
@@ -93,7 +95,9 @@ class FunctionQueue:
 
     def update(self, request: str, progress: float) -> None:
         """Says that we are still at it, and how far (0..1). Tried once."""
-        self._post(f"requests/{request}/update", {"agent_id": self.agent, "progress": round(progress, 4)})
+        sent = {"agent_id": self.agent, "progress": round(progress, 4)}
+        timeout = min(UPDATE_SECONDS, self.session.settings.timeout)
+        self._post(f"requests/{request}/update", sent, timeout=timeout)
 
     def complete(self, request: str, result: Mapping[str, Any], timeout: float | None = None) -> None:
         """Hands in a result; its values are JSON or JsonPieces. Tried once."""

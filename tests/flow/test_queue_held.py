@@ -125,6 +125,17 @@ def test_a_cancelled_request_does_not_wait_for_a_download(sandbox, session):
         assert "fail" not in verbs(served)
 
 
+def test_the_operator_does_not_wait_for_a_download(sandbox, session):
+    task = make_image_task(session, count=8, labels=THING)
+    with serving(sandbox, {"finder": Finder()}, queue=replace(FAST, heartbeat_seconds=60)) as served:
+        sandbox.faults.add(path=r"/data$", status=503, headers={"Retry-After": "100"}, count=None)
+        rq_id = served.order(task)
+        until(lambda: sandbox.requests.matching("GET", r"/data$", 503))
+        (record,) = served.shared.activity.running()
+        served.shared.activity.cancel(record.id)
+        assert served.ended(rq_id)["exc_info"] == "cancelled by the operator"
+
+
 def test_the_operator_cancels(sandbox, task):
     finder = Finder(batch_size=2)
     with serving(sandbox, {"finder": finder}) as served:

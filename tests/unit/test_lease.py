@@ -61,12 +61,12 @@ def test_nothing_is_sent_before_its_time():
 def test_a_refusal_means_that_it_is_lost(status):
     server, acts = Server(None, ServerRefused("no", status=status)), []
     with held(server) as lease:
-        lease.on_loss(lambda: acts.append("lost"))
+        lease.when_unwanted(lambda: acts.append("lost"))
         with pytest.raises(RequestCancelled, match="does not want it any more"):
             lease.pause(10)
         assert lease.lost
         assert acts == ["lost"]
-        lease.on_loss(lambda: acts.append("late"))
+        lease.when_unwanted(lambda: acts.append("late"))
         assert acts == ["lost", "late"]
         with pytest.raises(RequestCancelled):
             lease.check_in(1, 2)
@@ -116,11 +116,16 @@ def test_somebody_here_does_not_want_it_any_more():
         if stop.is_set():
             raise RequestCancelled("the service ends")
 
+    told = threading.Event()
     with held(Server(), every=60, checks=[check]) as lease:
+        lease.when_unwanted(told.set)
         lease.check()
         threading.Timer(0.05, stop.set).start()
         with pytest.raises(RequestCancelled, match="the service ends"):
             lease.pause(30)
+        # Whoever waits for something else hears of it, long before the next sign of life.
+        assert told.wait(10)
+        assert not lease.lost
 
 
 def test_waiting_for_a_model():

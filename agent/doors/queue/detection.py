@@ -56,7 +56,7 @@ def annotate_task(
         log.info("task %d: %d frames, %d labels match", work.task_id, len(places), len(plan.match.targets))
         lease.check_in(0, len(places))
         # Whoever waits for a frame must not wait for one that nobody wants any more.
-        lease.on_loss(source.close)
+        lease.when_unwanted(source.close)
         frames = _watched(source.read(places), wanted.wishes.region, lease)
         annotate(plan, frames, hosted.host, sink, lease, report)
     if places and len(report.skipped) == len(places):
