@@ -39,7 +39,6 @@ ATTEMPTS = 3
 MOST_TOLD = 100
 READ_SHARE = 1 / 8
 """Of the memory: what each reading may decode before the batch."""
-_RUNNING = ("started", "queued")
 
 
 class Ahead:
@@ -131,21 +130,20 @@ class Ahead:
                 self._looking.discard(model)
 
     def _requests(self, detecting: Detecting) -> list[Mapping[str, Any]]:
-        """The running requests that the call may belong to, those first that are at work."""
+        """The running requests that the call may belong to."""
         rows = self._shared.session.request("GET", "/api/lambda/requests").json()
         with self._lock:
             known = {_key(reading.row) for reading in self._readings}
             self._tried = Counter({_key(row): self._tried[_key(row)] for row in rows})
-            found = [
+            return [
                 row
                 for row in rows
-                if row["status"] in _RUNNING
+                if row["status"] == "started"
                 and row["function"]["id"] == detecting.hosted.id
                 and (row["function"].get("threshold") or None) == detecting.threshold
                 and _key(row) not in known
                 and self._tried[_key(row)] < ATTEMPTS
             ]
-        return sorted(found, key=lambda row: _RUNNING.index(row["status"]))
 
     def _read(self, detecting: Detecting, row: Mapping[str, Any], picture: Picture) -> bool:
         """Reads a request ahead until it ends; False where the picture is none of its frames."""
@@ -168,7 +166,8 @@ class Ahead:
             reading.stop()
             with self._lock:
                 self._readings.remove(reading)
-                self._tried[_key(row)] += not found
+                # Without progress it may be in any of the task's jobs: then that was no attempt.
+                self._tried[_key(row)] += not found and row.get("progress") is not None
         if not found:
             log.debug("gateway: request %s: the picture of a call is none of its next frames", row["id"])
         return found

@@ -13,7 +13,7 @@ from agent.domain import Frame
 from agent.doors.gateway.payload import Picture, pixels_digest
 from agent.options import Target
 
-SEARCHED = 64
+SEARCHED = 16
 """Frames, besides one percent of them all, among which a call's picture must be: progress is told in percents."""
 
 Row = Mapping[str, Any]
@@ -32,7 +32,10 @@ class Loop:
 
 
 def loop_of(session: Session, row: Row) -> Loop:
-    """The loop of a running request. RequestError or ServerError where this user may not see its task."""
+    """The loop of a running request. RequestError or ServerError where this user may not see its task.
+
+    Not every server tells that a request is for one job only; its progress, once there is one, tells where that is.
+    """
     told, progress = row["function"], row.get("progress") or 0
     target = Target("job", told["job"]) if told.get("job") else Target("task", told["task"])
     (work,) = find_work(session, target, honeypots=True)
