@@ -75,7 +75,7 @@ def _check(owner: str, name: str, value: NDArray[Any]) -> None:
     if value.dtype.kind != "f" or not value.size:
         return
     with np.errstate(over="ignore", invalid="ignore"):
-        if np.isfinite(value.sum(dtype=np.float64)):  # one NaN spoils the sum: nearly always this is all
+        if np.isfinite(value.sum()):  # one NaN spoils the sum: nearly always this is all
             return
     wrong = 1 - float(np.isfinite(value).mean())
     if wrong > _MOST_WRONG:

@@ -33,6 +33,8 @@ def load_interactor(name: str, device: str, given: Mapping[str, Any]) -> Prompte
     run = running(device, given, owner)
     files = [open_weights(name), open_weights(given["decoder"])]
     encoder = open_graph(files[0], owner, run, threads=run.cores)
+    if not encoder.outputs:
+        encoder.signature(None)  # PyTorch's programs tell their outputs by giving them
     part = f"local:{given['decoder']}"
     decoder = Decoder(open_session(files[1], part, replace(run, size=None), threads=run.cores), encoder, part)
     recipe = prepared(decoder.style.recipe, given, encoder.dtype)

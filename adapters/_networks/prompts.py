@@ -92,7 +92,7 @@ class PointPrompts:
         else:  # SAM was trained with a point that is none in the place of a box
             places.append((0.0, 0.0))
             labels.append(-1)
-        more = len(self._points.shape) - 2
+        more = max(1, len(self._points.shape) - 2)  # TorchScript does not tell shapes: SAM's own has one axis more
         feeds = {
             self._points.name: np.array(places, np.float32).reshape(*[1] * more, -1, 2),
             self._labels.name: np.array(labels, np.float32).reshape(*[1] * more, -1),
@@ -100,19 +100,20 @@ class PointPrompts:
             "has_mask_input": np.zeros(1, np.float32),
         }
         if (mask := self._inputs.get("mask_input")) is not None:
-            sides = [side or 256 for side in mask.shape[2:]]
+            sides = [side or 256 for side in mask.shape[2:]] or [256, 256]
             feeds["mask_input"] = np.zeros((1, 1, *sides), np.float32)
         if "input_boxes" in self._inputs:
             feeds["input_boxes"] = np.zeros((1, 0, 4), np.float32)
         return {name: value for name, value in feeds.items() if name in self.asked}
 
     def answer(self, outputs: Mapping[str, NDArray[Any]], clicks: int) -> tuple[NDArray[Any], float | None]:
-        masks = next((outputs[name] for name in ("masks", "pred_masks") if name in outputs), None)
-        if masks is None:
-            masks = next(value for value in outputs.values() if value.ndim >= 4)
-        masks = masks.reshape(-1, *masks.shape[-2:])
-        scores = next((value.ravel() for name, value in outputs.items() if "iou" in name.lower()), None)
-        if scores is None or len(scores) != len(masks):
+        found = next((name for name in ("masks", "pred_masks") if name in outputs), None)
+        found = found or next(name for name, value in outputs.items() if value.ndim >= 4)
+        masks = outputs[found].reshape(-1, *outputs[found].shape[-2:])
+        # PyTorch's programs do not name their outputs: one number for each mask is the opinion of it.
+        opinions = sorted((name for name in outputs if name != found), key=lambda name: "iou" not in name.lower())
+        scores = next((outputs[name].ravel() for name in opinions if outputs[name].size == len(masks)), None)
+        if scores is None:
             return masks[0], None
         # Of four masks, the first is meant for several clicks, the others for one that may mean part or whole.
         first = 1 if len(masks) == 4 and clicks == 1 else 0

@@ -38,6 +38,42 @@ class MeanColour(torch.nn.Module):
         return torch.cat([images[..., :half].mean(dim=(2, 3)), images[..., half:].mean(dim=(2, 3))], dim=1)
 
 
+class Encoder(torch.nn.Module):
+    """The mean of 4 x 4 pixels."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.avg_pool2d(image, 4)
+
+
+class Decoder(torch.nn.Module):
+    """SAM's prompts; the mask is a disc of 8 input pixels around the first point, the opinion of it 0.75."""
+
+    def forward(self, image_embeddings: torch.Tensor, point_coords: torch.Tensor, point_labels: torch.Tensor) -> Any:
+        cells = torch.arange(16, dtype=torch.float32) * 4 + 2
+        x, y = point_coords[0, 0, 0], point_coords[0, 0, 1]
+        away = (cells[None, :] - x) ** 2 + (cells[:, None] - y) ** 2
+        masks = (64 - away)[None, None] + 0 * image_embeddings.mean() + 0 * point_labels.sum()
+        return masks, torch.full((1, 1), 0.75)
+
+
+def sam_pair(folder: Path, form: str) -> list[Path]:
+    """`Encoder` and `Decoder` of 64 x 64 inputs, as "torchscript" or as "pt2"."""
+    paths = [folder / f"encoder.{form}", folder / f"decoder.{form}"]
+    prompts = (torch.zeros(1, 3, 16, 16), torch.zeros(1, 3, 2), torch.zeros(1, 3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for path, module, example in zip(
+            paths, (Encoder(), Decoder()), ((torch.zeros(1, 3, 64, 64),), prompts), strict=True
+        ):
+            if form == "torchscript":
+                torch.jit.save(torch.jit.trace(module, example), str(path))
+                continue
+            count = torch.export.Dim("points", min=2)
+            shapes = (None, {1: count}, {1: count}) if len(example) == 3 else None
+            torch.export.save(torch.export.export(module, example, dynamic_shapes=shapes), str(path))
+    return paths
+
+
 def script(path: Path, module: torch.nn.Module, *, side: int = 64, metadata: Mapping[str, Any] | None = None) -> Path:
     """A traced TorchScript archive, with what Ultralytics leaves in its own."""
     with warnings.catch_warnings():

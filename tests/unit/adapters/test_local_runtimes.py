@@ -12,11 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-from agent.contract import Context, Frame, Rectangle
+from agent.contract import Context, Frame, Prompts, Rectangle
 from agent.errors import BadPrediction, ConfigError, ModelLoadFailed
 from agent.models import load_model
 from tests.support.onnx_graphs import constant_graph
-from tests.support.torch_programs import Constant, MeanColour, export, script
+from tests.support.torch_programs import Constant, MeanColour, export, sam_pair, script
 
 CELLS = 64 + 16 + 4
 NAMES = ["cat", "dog", "owl"]
@@ -141,6 +141,20 @@ def test_an_exported_program_with_weights_and_arithmetic_of_sizes(tmp_path):
     with torch.inference_mode():
         expected = module(torch.from_numpy(image).permute(2, 0, 1)[None].float())[0].tolist()
     assert {one.label: one.score for one in found} == pytest.approx(dict(zip(NAMES, expected, strict=True)), abs=1e-5)
+
+
+@pytest.mark.parametrize("form", ["torchscript", "pt2"])
+def test_an_interactor_of_two_programs(tmp_path, form):
+    encoder, decoder = sam_pair(tmp_path, form)
+    model = load(encoder, decoder=str(decoder), input_size=64).model
+    embedding = model.embed(FRAME)
+    (one,) = model.segment(embedding, Prompts(positive=((60, 32),)))
+    rows, columns = one.shape.bitmap.shape
+    box = (one.shape.left, one.shape.top, one.shape.left + columns, one.shape.top + rows)
+    np.testing.assert_allclose(box, (44, 16, 76, 48), atol=1)
+    assert one.score == 0.75
+    (again,) = model.segment(embedding, Prompts(positive=((60, 32), (61, 33)), negative=((3, 3),)))
+    np.testing.assert_array_equal(again.shape.bitmap, one.shape.bitmap)
 
 
 class Trap:
