@@ -14,7 +14,7 @@ from typing import Any
 
 from agent.ledger_file import LedgerFile
 
-PENDING = ("claiming", "running", "interrupted", "failed")
+PENDING = ("claiming", "taking", "running", "interrupted", "failed")
 """Those that may have to be gone on with, even when the job is not listed any more."""
 HOUR = 3600.0
 
@@ -29,7 +29,7 @@ class RuleJob:
     """Names the model's version and the options."""
     model_version: str
     status: str
-    """claiming, running, interrupted, failed, done, cancelled, superseded."""
+    """claiming, taking, running, interrupted, failed, done, cancelled, superseded."""
     run: str | None = None
     """The ledger's, of the last try."""
     begun: float = 0.0

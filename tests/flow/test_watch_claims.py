@@ -9,6 +9,7 @@ import pytest
 from agent.config import ServerSettings
 from agent.cvat.issues import comments_on, leave_issue
 from agent.cvat.jobs import get_job, set_state
+from agent.cvat.session import open_session
 from agent.doors.watch.claims import Claims
 from agent.errors import RequestCancelled, ServerUnavailable
 from tests.flow.test_watch import LABELS, job_of, jobs_of, new_task, patch
@@ -71,7 +72,7 @@ class TestClaims:
     def job(self, session):
         return get_job(session, new_task(session)[1])
 
-    def claims(self, session, settle=0.05, **more):
+    def claims(self, session, settle=0.2, **more):
         return Claims(session, threading.Event(), settle=settle, **more)
 
     def take(self, claims, job, unfit=lambda job: None):
@@ -121,22 +122,57 @@ class TestClaims:
 
     @pytest.mark.parametrize("when", ["before", "after"])
     def test_a_claim_that_breaks_off_tells_later_whose_the_job_is(self, sandbox, session, job, when):
-        settings = replace(session.settings, retries=0)
-        from agent.cvat.session import open_session
-
-        with open_session(settings) as hasty:
-            claims = self.claims(hasty)
+        with open_session(replace(session.settings, retries=0)) as hasty:
+            hasty.log_in()
+            claims, steps = self.claims(hasty, settle=0.3), []
             sandbox.faults.add(method="PATCH", path=rf"/api/jobs/{job.id}$", status=503, when=when)
             with pytest.raises(ServerUnavailable):
-                self.take(claims, job)
+                claims.take(job, "a" * 16, "in progress", lambda job: None, steps.append)
+            assert steps == ["taking"]
             now = get_job(session, job.id)
             assert now.state == ("in progress" if when == "after" else "new")
-            if when == "after":
-                assert claims.is_ours(now, "a" * 16)
-                assert not claims.is_ours(now, "b" * 16)
+            assert claims.is_ours(now, "a" * 16)
+            assert not claims.is_ours(now, "b" * 16)
             claims.clear(job.id, "a" * 16)
             assert comments_on(session, job.id) == []
             assert not claims.is_ours(now, "a" * 16)
+
+    def test_an_old_note_says_nothing_about_a_later_change(self, sandbox, session, job):
+        self.mark(session, job, "a" * 16)
+        for comment in sandbox.state.comments.all():
+            comment.created_date = comment.created_date.replace("20", "19", 1)
+        assert not self.claims(session).is_ours(job, "a" * 16)
+
+    def test_a_note_that_could_not_be_taken_away_is_swept_up_later(self, sandbox, session, job):
+        with open_session(replace(session.settings, retries=0)) as hasty:
+            hasty.log_in()
+            claims = self.claims(hasty, settle=0.3)
+            sandbox.faults.add(method="DELETE", path="/api/issues", status=503, count=2)
+            assert self.take(claims, job)
+            claims.sweep()
+            assert len(comments_on(session, job.id)) == 1
+            claims.sweep()
+            assert comments_on(session, job.id) == []
+            asked = len(sandbox.requests)
+            claims.sweep()
+            assert len(sandbox.requests) == asked
+
+
+def test_a_note_whose_sending_broke_off_is_no_right_to_what_another_has_claimed(sandbox, session, tmp_path):
+    """Our note is there although nobody said so, and alone by now; but we had never been first."""
+    _, job = new_task(session)
+    clock = Clock()
+    settings = ServerSettings(user="bot", password="secret", retries=0)
+    sandbox.faults.add(method="POST", path="/api/issues", status=503, when="after")
+    with watching(sandbox, rule(**STATES), server=settings, timing=clock.timing, folder=tmp_path) as watch:
+        watch.look()
+        assert (watch.memory()[job].status, job_of(session, job)["issues"]["count"]) == ("claiming", 1)
+        patch(session, job, state="in progress")  # by the one that was first
+        clock.ahead = 30
+        watch.look()
+        assert (watch.count, watch.memory()[job].status) == (0, "cancelled")
+    assert job_of(session, job)["issues"]["count"] == 0
+    assert boxes(session, job) == {}
 
 
 def test_a_door_whose_claim_broke_off_goes_on_with_it(sandbox, session, tmp_path):
@@ -147,7 +183,7 @@ def test_a_door_whose_claim_broke_off_goes_on_with_it(sandbox, session, tmp_path
     sandbox.faults.add(method="PATCH", path=rf"/api/jobs/{job}$", status=503, when="after")
     with watching(sandbox, rule(**STATES), server=settings, timing=clock.timing, folder=tmp_path) as watch:
         watch.look()
-        assert (watch.count, watch.memory()[job].status) == (0, "claiming")
+        assert (watch.count, watch.memory()[job].status) == (0, "taking")
         assert job_of(session, job)["state"] == "in progress"
         clock.ahead = 30
         watch.look()
@@ -163,7 +199,7 @@ def test_a_job_that_another_may_have_claimed_is_left_and_told(sandbox, session, 
     sandbox.faults.add(method="PATCH", path=rf"/api/jobs/{job}$", status=503)
     with watching(sandbox, rule(**STATES), server=settings, timing=clock.timing, folder=tmp_path) as watch:
         watch.look()
-        assert watch.memory()[job].status == "claiming"
+        assert watch.memory()[job].status == "taking"
         for comment in sandbox.state.comments.all():
             sandbox.state.issues.remove(comment.issue_id)
             sandbox.state.comments.remove(comment.id)

@@ -93,12 +93,13 @@ class Attendant:
         return None
 
     def _not_claimed(self, row: RuleJob, job: Job) -> str | None:
-        """Why a job that has the state of our claim may be another's after all: we died in the middle of claiming."""
-        if row.status != "claiming" or row.marker is None:
+        """Why a job that has the state of our claim is another's after all: we broke off in the middle of claiming."""
+        if row.status not in ("claiming", "taking") or row.marker is None:
             return None
-        ours = self._place.claims.is_ours(job, row.marker)
-        self._place.claims.clear(job.id, row.marker)
-        return None if ours else "it is not sure who has claimed it; set its state back to have it annotated"
+        if row.status == "taking" and self._place.claims.is_ours(job, row.marker):
+            self._place.claims.clear(job.id, row.marker)
+            return None
+        return "another sidecar has claimed it; if none has, set its state back to have it annotated"
 
     def _record(self, row: RuleJob | None) -> RunRecord | None:
         """The ledger's record of the row's run."""
@@ -155,7 +156,7 @@ class Attendant:
             return True
         try:
             ours = self._place.claims.take(
-                job, row.marker, state, self._rule.unfit, lambda: self._memory.change(row, status="running")
+                job, row.marker, state, self._rule.unfit, lambda step: self._memory.change(row, status=step)
             )
         except ServerRefused as error:
             self._place.claims.clear(job.id, row.marker)

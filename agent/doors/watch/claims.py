@@ -24,7 +24,7 @@ from datetime import datetime, timedelta
 from agent.cvat.issues import Comment, comments_on, leave_issue, remove_issue
 from agent.cvat.jobs import Job, find_job, set_state
 from agent.cvat.session import Session
-from agent.errors import RequestCancelled, ServerError
+from agent.errors import RequestCancelled, ServerError, ServerRefused, ServerUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +53,8 @@ class Claims:
     ) -> None:
         self._session, self._stop = session, stop
         self._settle, self._clock = settle, clock
+        self._litter: dict[str, int] = {}
+        """Markers that could not be taken away yet, and their jobs."""
 
     def take(
         self,
@@ -60,27 +62,34 @@ class Claims:
         marker: str,
         state: str,
         unfit: Callable[[Job], str | None],
-        won: Callable[[], None] = lambda: None,
+        step: Callable[[str], None] = lambda name: None,
     ) -> bool:
         """Whether the job is ours now, its state set; what was left on it for that is gone.
 
-        `unfit` says why a job is none of ours; `won` hears that it is ours while our note still says so too.
-        RequestCancelled when we are stopped meanwhile.
+        `unfit` says why a job is none of ours. `step` hears `taking` before the state is set, when nobody else may do
+        so any more, and `running` after it, while our note is still there. RequestCancelled when we are stopped.
         """
         began = self._clock()
         message = f"cvat-sidecar looks whether it may annotate this job; this note goes by itself. {_mark(marker)}"
         # Where the server fails here, the issue stays: it tells `is_ours` and `clear` later how far we had come.
         issue = leave_issue(self._session, job.id, job.first_frame or 0, message)
         try:
-            if taken := self._take(job.id, marker, state, unfit, began):
-                won()
+            taken = self._take(job.id, marker, state, unfit, step, began)
         except RequestCancelled:
-            self._remove(job.id, issue)
+            self._remove(job.id, marker, issue)
             raise
-        self._remove(job.id, issue)
+        self._remove(job.id, marker, issue)
         return taken
 
-    def _take(self, job: int, marker: str, state: str, unfit: Callable[[Job], str | None], began: float) -> bool:
+    def _take(
+        self,
+        job: int,
+        marker: str,
+        state: str,
+        unfit: Callable[[Job], str | None],
+        step: Callable[[str], None],
+        began: float,
+    ) -> bool:
         if self._clock() - began > self._settle:
             log.info("job %d: the server is too slow to claim it now", job)
             return False
@@ -93,25 +102,38 @@ class Claims:
         now = find_job(self._session, job)
         if now is None or unfit(now) is not None or self._clock() - began > LONGEST:
             return False
+        step("taking")
         set_state(self._session, job, state, once_within=LONGEST)
+        step("running")
         return True
 
     def is_ours(self, job: Job, marker: str) -> bool:
-        """Whether a claim that broke off had set the job's state, which is set: our issue kept others away then."""
+        """Whether it was us who set the job's state, which is set, where a claim broke off while it was `taking`.
+
+        As long as our issue is there, and fresh, it has kept others from doing so.
+        """
         comments = comments_on(self._session, job.id)
         mine = next((comment for comment in comments if _marker_of(comment) == marker), None)
-        if mine is None or not self._is_first(job.id, marker):
-            return False
-        return _time(job.updated) - _time(mine.created) < FRESH
+        return mine is not None and _time(job.updated) - _time(mine.created) < FRESH
 
     def clear(self, job: int, marker: str) -> None:
-        """Takes away what a claim that broke off may have left."""
+        """Takes away what a claim that broke off may have left; `sweep` tries again where the server fails."""
+        self._litter[marker] = job
         try:
             for comment in comments_on(self._session, job):
                 if _marker_of(comment) == marker:
                     remove_issue(self._session, comment.issue)
-        except ServerError as error:
+        except ServerUnavailable as error:
+            log.info("job %d: a note of ours may have stayed there for now: %s", job, error)
+            return
+        except ServerRefused as error:
             log.warning("job %d: a note of ours may have stayed there: %s", job, error)
+        self._litter.pop(marker, None)
+
+    def sweep(self) -> None:
+        """Takes away what could not be taken away before."""
+        for marker, job in list(self._litter.items()):
+            self.clear(job, marker)
 
     def _is_first(self, job: int, marker: str) -> bool:
         marked = [comment for comment in comments_on(self._session, job) if _marker_of(comment)]
@@ -121,11 +143,12 @@ class Claims:
         limit = _time(mine.created) - FRESH
         return all(comment.id >= mine.id or _time(comment.created) < limit for comment in marked)
 
-    def _remove(self, job: int, issue: int) -> None:
+    def _remove(self, job: int, marker: str, issue: int) -> None:
         try:
             remove_issue(self._session, issue)
         except ServerError as error:
-            log.warning("job %d: a note of ours has stayed there (issue %d): %s", job, issue, error)
+            log.info("job %d: a note of ours (issue %d) has stayed there for now: %s", job, issue, error)
+            self._litter[marker] = job
 
 
 def _mark(marker: str) -> str:

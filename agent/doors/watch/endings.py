@@ -71,6 +71,8 @@ class Endings:
     def give_up(self, row: RuleJob, job: Job | None, reason: str) -> None:
         """The job is not ours (any more); it may be again when it changes."""
         log.info("job %d: rule %s leaves it, %s", row.job, self._rule.name, reason)
+        if row.marker is not None:
+            self._place.claims.clear(row.job, row.marker)
         self._change(row, status="cancelled", error=reason[:500], owed=None, marker=None,
                      job_updated=None if job is None else job.updated)  # fmt: skip
 

@@ -111,6 +111,7 @@ class Looker:
         listed, fitting, key = set[int](), list[Candidate](), None
         self._more = False
         self._forget_old(all_left_alone=not again)
+        place.claims.sweep()
         for job in list_jobs(place.session, list(rule.conditions(place.now())), place.closing):
             if rule.unfit(job) is not None:
                 continue
