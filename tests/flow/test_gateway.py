@@ -390,3 +390,22 @@ def test_direct_mode_calls_each_model_at_its_own_port():
         assert shape["points"] == [0, 20, 30, 50]
         assert call(client, "two", task=task, frame=0, pos_points=[[9, 9]], neg_points=[])["shapes"]
         assert stage.http.post("/", content=json.dumps({})).status_code == 400
+
+
+def test_a_models_label_map_names_its_labels(tmp_path):
+    good, bad = tmp_path / "map.toml", tmp_path / "bad.toml"
+    good.write_text('[labels]\nany = "object"\ncolourful = false\n')
+    bad.write_text("[labels]\nany = 5\n")
+    models = [ModelSettings("good", "test:m", label_map=good), ModelSettings("bad", "test:m", label_map=bad)]
+    finder = Finder(labels=LABELS, find=everything)
+    with staged({"m": finder}) as stage, Client(stage.sandbox, "bot", "secret") as client:
+        stage.shared.pool.replace(models, stage.shared.config.engine)
+        stage.shared.pool.preload()
+        (listed,) = client.get("/api/lambda/functions").json()
+        assert [label["name"] for label in listed["labels_v2"]] == ["object", "pose", "scene", "outline", "area"]
+        assert "not listed: bad: " in stage.gateway.health().text
+        task = client.task(files(1), labels=[{"name": "object"}, {"name": "colourful"}])
+        found = call(client, "good", task=task, frame=0)
+        assert {shape["label_id"] for shape in found["shapes"]} == {client.labels(task)["object"]}
+        refused = client.post("/api/lambda/functions/bad", json={"task": task, "frame": 0})
+        assert refused.status_code == 404

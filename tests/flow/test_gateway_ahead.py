@@ -64,6 +64,13 @@ def annotated(stage, client, task, finder, *, held=True, **order):
     return client.until(path, lambda answer: answer.json()["status"] in ("finished", "failed"))
 
 
+def nothing_is_left(stage):
+    until(lambda: not stage.gateway.ahead.readings, "a reading goes on")
+    assert stage.gateway.ahead.bytes == 0
+    names = ("gateway-", "download-", "decode-")
+    until(lambda: not [t for t in threading.enumerate() if t.name.startswith(names)], "a thread goes on")
+
+
 def both_ways(make_task, finder=None, **order):
     """(without reading ahead, with it, the model's batches with it): what the annotations are."""
     finder, found = finder or Watched(batch_size=8), []
@@ -76,6 +83,7 @@ def both_ways(make_task, finder=None, **order):
             ended = annotated(stage, client, task, finder, held=prefetch, cleanup=True, **more, **order)
             assert ended["status"] == "finished", ended
             found.append(shapes_of(client, task))
+        nothing_is_left(stage)
     return *found, finder.batches
 
 
@@ -173,7 +181,7 @@ def test_a_region_is_not_read_ahead_for_long():
         assert ended["status"] == "finished", ended
         assert len(shapes_of(client, task)) == COUNT
         assert [len(batch) for batch in finder.batches] == [1] * COUNT
-        until(lambda: not stage.gateway.ahead.readings, "a reading goes on")
+        nothing_is_left(stage)
         looked = stage.sandbox.requests.matching("GET", "/api/jobs/", 200)
         assert 0 < len([entry for entry in looked if entry.path.endswith("/data")]) <= 3 * 2
 
@@ -189,10 +197,8 @@ def test_a_cancelled_request_is_read_no_further():
         until(lambda: stage.shared.pool.record("finder").depth, "nothing was read ahead")
         assert client.delete(f"/api/lambda/requests/{made['id']}").status_code == 204
         finder.gate.set()
-        until(lambda: not stage.gateway.ahead.readings, "the reading goes on")
-        seen = sum(map(len, finder.batches))
-        assert seen < 100, "it stays near the calls"
-        assert not [thread.name for thread in threading.enumerate() if thread.name == "gateway-answers"]
+        nothing_is_left(stage)
+        assert sum(map(len, finder.batches)) < 100, "it stays near the calls"
         # Somebody clicks on another task in the meantime: an ordinary call.
         assert stage.call("finder", {"image": image_of(picture_bytes(7))}).json()[0]["points"][0] == 7
 
@@ -220,6 +226,8 @@ def test_a_frame_that_the_model_fails_on_fails_as_without():
         ended = annotated(stage, client, task, finder)
         assert ended["status"] == "failed"
         assert "500 Server Error" in ended["exc_info"]
+        stage.gateway.ahead.close()
+        nothing_is_left(stage)
 
 
 def test_a_slow_server_delays_no_call():
@@ -279,3 +287,21 @@ def test_a_call_in_the_middle_of_a_long_request_is_found():
         client.until(path, lambda answer: answer.json()["status"] == "finished")
         assert len(shapes_of(client, task)) == 260
         assert max(map(len, finder.batches)) == 8
+
+
+def test_memory_is_bounded_and_given_back():
+    finder, most = Watched(batch_size=8), 0
+    with placed(finder, prefetch_mb=1.5) as (stage, client):
+        task = client.task(pictures(range(60)))
+
+        def found(frame, context):
+            nonlocal most
+            most = max(most, stage.gateway.ahead.bytes)
+            return [Detection("thing", Rectangle(1, 2, 3, 4), 0.5)]
+
+        finder._find = found
+        made = client.post("/api/lambda/requests", json={"function": "finder", "task": task}).json()
+        client.until(f"/api/lambda/requests/{made['id']}", lambda answer: answer.json()["status"] == "finished")
+        assert len(shapes_of(client, task)) == 60
+        nothing_is_left(stage)
+        assert 320 * 240 * 3 <= most <= 1.5 * 2**20 + 60 * 1000, "frames, and a few small answers"

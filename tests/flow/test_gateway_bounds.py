@@ -177,6 +177,19 @@ def test_bodies_are_bounded():
         assert works(stage)
 
 
+def test_a_body_that_does_not_come_and_one_whose_sender_hangs_up():
+    with staged({"finder": Watched()}, concurrency=1, timeout=0.3) as stage:
+        port = httpx.URL(stage.gateway.url).port
+        head = b"POST /api/function_invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{"
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as slow:
+            slow.sendall(head)
+            assert b" 408 " in slow.recv(4096)
+        for _ in range(3):
+            with socket.create_connection(("127.0.0.1", port), timeout=10) as gone:
+                gone.sendall(head)
+        until(lambda: stage.call("finder", GOOD).status_code == 200, "their places were never given back")
+
+
 def test_as_many_calls_as_are_allowed():
     finder = Watched()
     with staged({"finder": finder}, concurrency=3) as stage, ThreadPoolExecutor(8) as pool:

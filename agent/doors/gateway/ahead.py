@@ -63,6 +63,11 @@ class Ahead:
         with self._lock:
             return tuple(str(reading.row["id"]) for reading in self._readings)
 
+    @property
+    def bytes(self) -> int:
+        """What they hold in memory, besides frames that are being decoded."""
+        return self._budget.used
+
     def find(self, detecting: Detecting, picture: Picture, call: Call) -> bytes | None:
         """The reply for a picture that was read ahead, None where it was not (or where the model failed on it)."""
         for reading in list(self._readings):
