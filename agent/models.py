@@ -193,7 +193,7 @@ def _hint(text: str) -> str:
     path = PurePath(text)
     if path.suffix == ".py":
         return f"; did you mean 'cvat:{text}'?"
-    if path.suffix.lower() in (".onnx", ".pt", ".pth", ".tflite", ".engine"):
+    if path.suffix.lower() in (".onnx", ".torchscript", ".pt2", ".pt", ".pth", ".tflite", ".xml", ".engine"):
         return f"; did you mean 'local:{text}'?"
     if re.fullmatch(r"[\w.-]+/[\w.-]+", text):
         return f"; did you mean 'hf:{text}'?"

@@ -91,7 +91,8 @@ def _metadata(path: Path) -> dict[str, str]:
     with zipfile.ZipFile(path) as archive:
         for name in archive.namelist():
             if name.rpartition("/")[2] in _LABELS:
-                return {"labels": archive.read(name).decode("utf-8", "replace")}
+                lines = archive.read(name).decode("utf-8", "replace").strip().splitlines()
+                return {"labels": json.dumps([line.strip() for line in lines])}
             if name in _ULTRALYTICS:
                 return _facts(archive.read(name).decode("utf-8", "replace"))
     return {}

@@ -343,6 +343,15 @@ def test_openvino_models_of_any_batch_and_without_weights(openvino, tmp_path):
         load(path)
 
 
+def test_a_damaged_openvino_model_is_told(openvino, tmp_path):
+    path = converted(openvino, tmp_path / "m", {"o": yolo()})
+    text = path.read_text()
+    path.write_text(text[: len(text) // 2])
+    with pytest.raises(ModelLoadFailed, match="OpenVINO cannot load it") as caught:
+        load(path, labels=NAMES)
+    assert "\n" not in str(caught.value)
+
+
 def test_openvino_answers_as_onnx_does(openvino, tmp_path, assets):
     weights = assets / "weights" / "yolox_nano_416.onnx"
     openvino.save_model(openvino.convert_model(str(weights)), str(tmp_path / "m.xml"), compress_to_fp16=False)
@@ -390,6 +399,28 @@ def test_a_tflite_pose(litert, assets):
     assert points["left_eye"].x > points["right_eye"].x
     assert points["nose"].y < points["left_shoulder"].y
     assert not points["nose"].outside
+
+
+def test_names_in_a_tflite_file(litert, assets, tmp_path):
+    """Exporters append a zip archive with the labels to the file."""
+    names = (assets / "weights" / "imagenet_labels.txt").read_text()
+    path = tmp_path / "m.tflite"
+    path.write_bytes((assets / "weights" / "mobilenet_v2_1.0_224_quant.tflite").read_bytes())
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("labelmap.txt", names)
+    loaded = load(path)
+    assert loaded.facts["labels from"] == "the file's metadata"
+    assert "macaw" in {label.name for label in loaded.labels}
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("metadata.json", json.dumps({"task": "classify"}))
+    assert load(path).facts["head"] == "classifier"
+
+
+def test_a_cut_tflite_file_is_told(litert, assets, tmp_path):
+    whole = (assets / "weights" / "mobilenet_v2_1.0_224_quant.tflite").read_bytes()
+    (tmp_path / "m.tflite").write_bytes(whole[: len(whole) // 3])
+    with pytest.raises(ModelLoadFailed, match="LiteRT cannot load it"):
+        load(tmp_path / "m.tflite", head="classifier")
 
 
 def test_tflite_takes_a_processor_only(litert, assets):
