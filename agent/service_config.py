@@ -19,6 +19,7 @@ from pydantic import Field
 from agent.config import ServerSettings, load_server, read_toml
 from agent.errors import ConfigError
 from agent.model_parts import check_parts
+from agent.model_paths import beside
 from agent.toml_tables import read_table
 
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -249,6 +250,8 @@ def _place(file: Path, table: str, row: Any) -> str:
 def _model(row: Any, place: str, here: Path) -> ModelSettings:
     name = row.get("id") if isinstance(row, Mapping) else None
     settings = read_table(ModelSettings, row, f"{place} {name!r}" if isinstance(name, str) else place)
+    reference, options = beside(settings.model, settings.options, here)
+    settings = dataclasses.replace(settings, model=reference, options=options)
     if settings.label_map is not None:
         # A bare name is one of the label maps that come with the program.
         near = here / settings.label_map

@@ -9,23 +9,21 @@ from pathlib import Path
 
 from agent.doctor.findings import Finding, failed, ok, skipped, warning
 from agent.doctor.patient import Patient
+from agent.model_paths import FILE_OPTIONS
 from agent.models import parse_reference
 from agent.service_config import ModelSettings
-
-FILE_OPTIONS = {"local": ("decoder", "labels_file"), "opencv": ("backbone", "head")}
-"""Options of adapters that name files."""
 
 
 def look_at_files(patient: Patient, model: ModelSettings) -> Finding:
     """Whether the weights are here, or can be had, without loading them."""
     reference = parse_reference(model.model)
     for name in FILE_OPTIONS.get(reference.scheme, ()):
-        if isinstance(value := model.options.get(name), str) and (missing := _missing(value, patient)):
+        if isinstance(value := model.options.get(name), str) and (missing := _missing(value)):
             return failed(f"{name}: {missing[0]}", missing[1])
     if reference.scheme == "hf" and not _is_path(reference.name):
         return _on_the_hub(patient, model, reference.name)
     if reference.scheme == "local" or (reference.scheme in ("hf", "cvat") and _is_path(reference.name)):
-        missing = _missing(reference.name, patient)
+        missing = _missing(reference.name)
         return failed(*missing) if missing else ok(f"{reference.name} is there, and can be read")
     return skipped(f"{reference.scheme}: needs no files of its own")
 
@@ -34,14 +32,12 @@ def _is_path(name: str) -> bool:
     return name.startswith((".", "/", "~")) or name.endswith(".py") or Path(name).exists()
 
 
-def _missing(name: str, patient: Patient) -> tuple[str, str] | None:
+def _missing(name: str) -> tuple[str, str] | None:
     """What is wrong with a file or folder, and what to do; None where it can be read."""
     path = Path(name).expanduser()
     if path.exists():
         return None if os.access(path, os.R_OK) else (f"{path} cannot be read by this user", f"chmod a+r {path}")
-    if not path.is_absolute() and (beside := patient.config.file.resolve().parent / path).exists():
-        mend = f"write {beside}, or start the service in {beside.parent}"
-        return f"there is no {path} in {Path.cwd()}, but one beside service.toml", mend
+    # Relative names that lie beside service.toml are whole ones by now.
     return f"there is no {path.absolute()}", "put right the reference, or put the file there"
 
 
