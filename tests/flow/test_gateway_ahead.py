@@ -290,18 +290,17 @@ def test_a_call_in_the_middle_of_a_long_request_is_found():
 
 
 def test_memory_is_bounded_and_given_back():
-    finder, most = Watched(batch_size=8), 0
+    held = []
+
+    def find(frame, context):
+        held.append(stage.gateway.ahead.bytes)
+        return [Detection("thing", Rectangle(1, 2, 3, 4), 0.5)]
+
+    finder = Watched(batch_size=8, find=find)
     with placed(finder, prefetch_mb=1.5) as (stage, client):
         task = client.task(pictures(range(60)))
-
-        def found(frame, context):
-            nonlocal most
-            most = max(most, stage.gateway.ahead.bytes)
-            return [Detection("thing", Rectangle(1, 2, 3, 4), 0.5)]
-
-        finder._find = found
-        made = client.post("/api/lambda/requests", json={"function": "finder", "task": task}).json()
-        client.until(f"/api/lambda/requests/{made['id']}", lambda answer: answer.json()["status"] == "finished")
+        assert annotated(stage, client, task, finder)["status"] == "finished"
         assert len(shapes_of(client, task)) == 60
         nothing_is_left(stage)
-        assert 320 * 240 * 3 <= most <= 1.5 * 2**20 + 60 * 1000, "frames, and a few small answers"
+    assert 4 * 320 * 240 * 3 <= max(held) <= 1.5 * 2**20 + 60 * 1000, "frames, and a few small answers"
+    assert max(map(len, finder.batches)) == 3, "no more of these pictures are a third of it"
