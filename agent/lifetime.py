@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.1
 """How often we look whether all is done."""
+WAKE_SECONDS = 0.5
+"""A signal that comes just before the main thread falls asleep does not wake it, so that it must not sleep for long."""
 LAST_RESORT = 20.0
 """Seconds after which an end that does not come about is forced."""
 GIVEN_UP = 130
@@ -39,7 +41,8 @@ class Runs(Protocol):
 
 
 class Signals:
-    """The signals that came, one after the other."""
+    """The signals that came within the block, one after the other; none of them ends the process by itself, but for the
+    third stop."""
 
     def __init__(self) -> None:
         # A lock that the main thread may hold would be a trap for a handler; this queue has none.
@@ -58,7 +61,7 @@ class Signals:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def next(self, timeout: float | None = None) -> int | None:
+    def next(self, timeout: float = WAKE_SECONDS) -> int | None:
         """The next signal, None where there is none for `timeout` seconds."""
         try:
             return self._queue.get(timeout=timeout)
@@ -74,20 +77,23 @@ class Signals:
 
 
 def run_until_stopped(
-    service: Runs, grace: Callable[[], float], say: Callable[[str], None], force: Callable[[int], None] | None = None
+    service: Runs,
+    signals: Signals,
+    grace: Callable[[], float],
+    say: Callable[[str], None],
+    force: Callable[[int], None] | None = None,
 ) -> int:
     """Runs an open service until it is told to stop; the exit code. It is closed at the end.
 
     `grace` are the seconds that a stop waits for what is held; `force` sees to an end that hangs.
     """
-    with Signals() as signals:
-        while (number := signals.next()) not in STOPS:
-            if number == signal.SIGHUP:
-                # In a thread: a model that goes may first have to end its batch, and a stop must not wait for that.
-                threading.Thread(target=_reload, args=(service,), name="reload", daemon=True).start()
-        code = _stop(service, signals, grace(), say)
-        (force or force_end)(code)
-        service.close()
+    while (number := signals.next()) not in STOPS:
+        if number == signal.SIGHUP:
+            # In a thread: a model that goes may first have to end its batch, and a stop must not wait for that.
+            threading.Thread(target=_reload, args=(service,), name="reload", daemon=True).start()
+    code = _stop(service, signals, grace(), say)
+    (force or force_end)(code)
+    service.close()
     say("stopped" if code == 0 else "stopped; what was held is given up, and may be taken by others")
     return code
 

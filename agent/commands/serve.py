@@ -33,7 +33,7 @@ def command(ctx: click.Context, config: Path) -> int:
     import logging
 
     from agent.errors import SidecarError
-    from agent.lifetime import run_until_stopped
+    from agent.lifetime import Signals, run_until_stopped
     from agent.logs import Redactor, set_up
     from agent.memory import give_large_blocks_back
     from agent.service import Service
@@ -44,23 +44,24 @@ def command(ctx: click.Context, config: Path) -> int:
     give_large_blocks_back()
     settings, redact = load_config(config), Redactor()
     set_up(settings, redact, level=level)
-    try:
-        service = Service(
-            settings,
-            lambda: load_config(config),
-            redact=redact,
-            on_reload=lambda new: set_up(new, redact, level=level),
-        )
-        service.open()
-    except SidecarError:
-        if level is None:
-            # One line says it, and comes from the command line; the traceback is for those who ask for more.
-            logging.getLogger().setLevel(logging.ERROR)
-        raise
     say = _log if settings.service.log_format == "json" else _tell
-    for line in _beginning(service):
-        say(line)
-    return run_until_stopped(service, lambda: service.shared.config.service.grace_seconds, say)
+    with Signals() as signals:
+        try:
+            service = Service(
+                settings,
+                lambda: load_config(config),
+                redact=redact,
+                on_reload=lambda new: set_up(new, redact, level=level),
+            )
+            service.open()
+        except SidecarError:
+            if level is None:
+                # One line says it, and comes from the command line; the traceback is for those who ask for more.
+                logging.getLogger().setLevel(logging.ERROR)
+            raise
+        for line in _beginning(service):
+            say(line)
+        return run_until_stopped(service, signals, lambda: service.shared.config.service.grace_seconds, say)
 
 
 def _beginning(service: Service) -> Iterator[str]:

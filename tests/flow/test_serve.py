@@ -150,6 +150,29 @@ class TestSignals:
             process.signal(signal.SIGTERM)
             assert process.ended() == 0
 
+    def test_signals_that_come_too_early_are_not_lost(self, slow):
+        with serve(slow.file) as process:
+            process.until(lambda: "queue: agent" in process.log)  # the doors are just being opened
+            process.signal(signal.SIGHUP)
+            process.signal(signal.SIGTERM)
+            assert process.ended() == 0
+        assert process.lines[-1] == "stopped"
+
+    def test_the_third_ends_it_on_the_spot(self, slow, person):
+        (slow.folder / "slow.py").write_text(SLOW.replace("time.sleep(0.2)", "time.sleep(1000)"))
+        function, task = slow.function(), slow.task(1)
+        with serve(slow.file) as process:
+            process.ready()
+            ordered(person, function, task)
+            process.until(lambda: process.page.status()["running"])
+            for said in ("stopping: what is held", "stopping at once", ""):
+                process.signal(signal.SIGTERM)
+                if said:
+                    process.until(lambda said=said: said in process.log)
+            began = time.monotonic()
+            assert process.ended() == 130
+            assert time.monotonic() - began < 2
+
     def test_a_hangup_reads_service_toml_again(self, slow):
         slow.function()
         with serve(slow.file) as process:

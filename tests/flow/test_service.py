@@ -11,7 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from agent.errors import ConfigError, ModelLoadFailed
-from agent.lifetime import GIVEN_UP, run_until_stopped
+from agent.lifetime import GIVEN_UP, Signals, run_until_stopped
 from agent.service import Service
 from agent.service_config import load_config
 from tests.support.service import SmallDoor, refusing, running, written
@@ -296,7 +296,7 @@ class Stopped:
         self.said, self.forced, self.service, self.grace = [], [], service, grace
 
     def run(self, *steps):
-        """Each step is a signal to send, or something to wait for or to do."""
+        """Each step is a signal to send, or something to wait for or to do; the exit code."""
 
         def send():
             for step in steps:
@@ -308,19 +308,11 @@ class Stopped:
                         time.sleep(0.01)
 
         thread = threading.Thread(target=send, daemon=True)
-        # The handlers are there as soon as somebody waits for signals.
-        before = signal.getsignal(signal.SIGTERM)
-        started = threading.Timer(0, lambda: (self._wait_for_handler(before), thread.start()))
-        started.daemon = True
-        started.start()
-        code = run_until_stopped(self.service, lambda: self.grace, self.said.append, self.forced.append)
-        thread.join(5)
+        with Signals() as signals:
+            thread.start()
+            code = run_until_stopped(self.service, signals, lambda: self.grace, self.said.append, self.forced.append)
+            thread.join(5)
         return code
-
-    @staticmethod
-    def _wait_for_handler(before):
-        while signal.getsignal(signal.SIGTERM) is before:
-            time.sleep(0.005)
 
 
 class TestEnd:

@@ -43,10 +43,15 @@ def test_it_brings_the_command_and_the_adapters(unpacked):
     parser = ConfigParser()
     parser.read(info / "entry_points.txt")
     assert parser["console_scripts"]["cvat-sidecar"] == "agent.cli:main"
-    assert set(parser["cvat_sidecar.adapters"]) == {"local", "hf", "cvat", "opencv"}
+    assert set(parser["cvat_sidecar.adapters"]) == {"local", "hf", "cvat", "opencv", "roboflow"}
 
 
 def test_it_brings_nothing_else(unpacked):
     assert {path.name for path in unpacked.iterdir() if path.suffix != ".dist-info"} == {
         "agent", "adapters", "label_maps",
     }  # fmt: skip
+
+
+def test_it_brings_the_files_of_the_status_page(unpacked):
+    ours = {path.name for path in (ROOT / "agent" / "web" / "static").iterdir()}
+    assert {path.name for path in (unpacked / "agent" / "web" / "static").iterdir()} == ours >= {"status.js"}
