@@ -13,12 +13,12 @@ from typing import Any
 
 from agent.compose import open_model
 from agent.descriptions import Description, Descriptions
-from agent.errors import ConfigError, ModelError, ModelLoadFailed, ModelNotFound, SidecarError
+from agent.errors import ConfigError, ModelError, ModelNotFound, SidecarError
 from agent.host import Host
 from agent.hosted import HostedModel, ModelRecord, Slot, Status, weights
 from agent.memory import resident_bytes
-from agent.model_parts import is_composition
 from agent.models import LoadedModel, load_model
+from agent.reading import close_model, failure, memory_of, read_weights
 from agent.service_config import EngineSettings, ModelSettings
 
 __all__ = ["RETRY_SECONDS", "HostedModel", "ModelPool", "ModelRecord", "Status"]
@@ -227,12 +227,11 @@ class ModelPool:
         settings = slot.settings
         self._keep_budget(slot)
         before, held = resident_bytes(), self._held()
-        loaded = self._read(settings)
+        device = settings.device or self._engine.device
+        loaded = read_weights(settings, device, load=self._load, opener=self._part)
         try:
-            own = getattr(loaded.model, "memory_bytes", None)
             # What its parts take is theirs.
-            grown = resident_bytes() - before - max(0, self._held() - held)
-            memory = int(own) if own is not None else max(0, grown)
+            memory = memory_of(loaded, resident_bytes() - before - max(0, self._held() - held))
             description = Description.of(loaded)
             host = Host(
                 loaded.model,
@@ -241,8 +240,8 @@ class ModelPool:
                 on_batch=lambda frames, seconds: self._on_batch(settings.id, frames, seconds),
             )
         except Exception as error:
-            _close(slot, loaded)
-            raise _failed(settings, error) from error
+            close_model(settings, loaded)
+            raise failure(settings, error) from error
         self._descriptions.write(settings, description)
         hosted = HostedModel(settings, loaded, host, next(self._numbers))
         with self._lock:
@@ -250,19 +249,8 @@ class ModelPool:
                 slot.open(hosted, description, memory, self._clock())
                 return hosted
         host.close()
-        _close(slot, loaded)
+        close_model(settings, loaded)
         raise _ends(slot)
-
-    def _read(self, settings: ModelSettings) -> LoadedModel:
-        device, options = settings.device or self._engine.device, dict(settings.options)
-        try:
-            if is_composition(settings):
-                return open_model(settings.model, device=device, options=options, opener=self._part)
-            return self._load(settings.model, device=device, options=options)
-        except SidecarError:
-            raise
-        except Exception as error:
-            raise _failed(settings, error) from error
 
     @contextmanager
     def _part(self, name: str, device: str, options: Mapping[str, Any]) -> Iterator[tuple[LoadedModel, Host]]:
@@ -317,20 +305,9 @@ class ModelPool:
             slot.hosted, slot.status = None, "unloaded"
         if hosted.host.close(patience):
             # A model that does not come back from its batch must not be taken apart under it.
-            _close(slot, hosted.loaded)
+            close_model(slot.settings, hosted.loaded)
         self._on_unload(slot.settings.id)
         log.info("model %s: unloaded, %s", slot.settings.id, why)
-
-
-def _close(slot: Slot, loaded: LoadedModel) -> None:
-    try:
-        loaded.close()
-    except Exception:
-        log.warning("model %s: it could not be closed", slot.settings.id, exc_info=True)
-
-
-def _failed(settings: ModelSettings, error: Exception) -> ModelLoadFailed:
-    return ModelLoadFailed(f"{settings.model}: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
 
 
 def _ends(slot: Slot) -> ModelError:
