@@ -303,4 +303,4 @@ def test_memory_is_bounded_and_given_back():
         assert len(shapes_of(client, task)) == 60
         nothing_is_left(stage)
     assert 4 * 320 * 240 * 3 <= max(held) <= 1.5 * 2**20 + 60 * 1000, "frames, and a few small answers"
-    assert max(map(len, finder.batches)) == 3, "no more of these pictures are a third of it"
+    assert 1 < max(map(len, finder.batches)) <= 6, "no more of these pictures fit"
