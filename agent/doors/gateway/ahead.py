@@ -108,7 +108,7 @@ class Ahead:
             self._on = bool(settings and settings.prefetch and has_login(self._shared.config.server))
             self._budget = Budget(int((settings.prefetch_mb if settings else 0) * MIB))
 
-    def close(self, patience: float = 2.0) -> None:
+    def close(self, patience: float = 1.0) -> None:
         """Ends all, for good."""
         with self._lock:
             self._on = False

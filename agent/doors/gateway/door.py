@@ -23,7 +23,7 @@ from agent.service_config import Config, GatewaySettings
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 3.0
+PATIENCE = 1.0
 """Seconds that closing waits for the server."""
 LAST_PORT = 65535
 
