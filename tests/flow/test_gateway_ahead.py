@@ -66,7 +66,7 @@ def annotated(stage, client, task, finder, *, held=True, **order):
 
 def nothing_is_left(stage):
     until(lambda: not stage.gateway.ahead.readings, "a reading goes on")
-    assert stage.gateway.ahead.bytes == 0
+    assert stage.gateway.ahead.held == 0
     names = ("gateway-", "download-", "decode-")
     until(lambda: not [t for t in threading.enumerate() if t.name.startswith(names)], "a thread goes on")
 
@@ -293,7 +293,7 @@ def test_memory_is_bounded_and_given_back():
     held = []
 
     def find(frame, context):
-        held.append(stage.gateway.ahead.bytes)
+        held.append(stage.gateway.ahead.held)
         return [Detection("thing", Rectangle(1, 2, 3, 4), 0.5)]
 
     finder = Watched(batch_size=8, find=find)

@@ -64,8 +64,8 @@ class Ahead:
             return tuple(str(reading.row["id"]) for reading in self._readings)
 
     @property
-    def bytes(self) -> int:
-        """What they hold in memory, besides frames that are being decoded."""
+    def held(self) -> int:
+        """Bytes that they hold, besides frames that are being decoded."""
         return self._budget.used
 
     def find(self, detecting: Detecting, picture: Picture, call: Call) -> bytes | None:
