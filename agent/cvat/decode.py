@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,7 +31,7 @@ class TooLarge(BadPicture):
 
 
 def decode_picture(
-    content: bytes, size: Size | None = None, *, limit: int = PIXEL_LIMIT, formats: Sequence[str] | None = None
+    content: bytes, size: Size | None = None, *, limit: int = PIXEL_LIMIT, formats: tuple[str, ...] | None = None
 ) -> NDArray[np.uint8]:
     """The picture in a file's bytes, turned as its EXIF orientation says, in the size that the server says it has.
 
