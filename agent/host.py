@@ -29,6 +29,13 @@ INTERACTIVE, BATCH = 0, 1
 
 T = TypeVar("T")
 
+_PRIORITY: contextvars.ContextVar[int] = contextvars.ContextVar("priority", default=INTERACTIVE)
+
+
+def current_priority() -> int:
+    """The priority of the work that a model is doing in this thread: what it asks of other models is as urgent."""
+    return _PRIORITY.get()
+
 
 @dataclass(order=True, slots=True)
 class _Job:
@@ -167,6 +174,7 @@ class Host:
             return together
 
     def _answer(self, jobs: list[_Job]) -> None:
+        _PRIORITY.set(jobs[0].priority)  # within the caller's context, which is a copy
         try:
             if (work := jobs[0].work) is not None:
                 jobs[0].answer.set_result(work())

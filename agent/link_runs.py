@@ -37,6 +37,7 @@ def link_target(
         session = stack.enter_context(around.open())
         ledger = stack.enter_context(Ledger(around.ledger))
         work = find_work(session, target)
+        _check_earlier(ledger, session.url, {job.id for part in work for job in part.jobs}, options.labels)
         linked = [link_task(session, ledger, part, options, around, reidentifier) for part in work]
         report = _report(linked, dry=dry_run)
         if not any(part.tracks for part in linked):
@@ -70,6 +71,23 @@ def link_target(
             ledger.end(run, report.status, report.as_json())
             around.ended(report)
         return report
+
+
+def _check_earlier(ledger: Ledger, server: str, jobs: set[int], labels: Sequence[str]) -> None:
+    """BadRequest where the same rectangles would be linked twice."""
+    for record in ledger.runs():
+        if record.command != MODEL or record.server != server or not jobs & set(record.frames):
+            continue
+        earlier = record.options.get("labels") or ()
+        if labels and earlier and not set(labels) & set(earlier):
+            continue
+        if record.status in ("running", "interrupted", "failed"):
+            why = f"it is {record.status}, and some of its rectangles are tracks already"
+        elif record.status == "done" and record.options.get("keep_shapes"):
+            why = "it has linked these rectangles, and kept them"
+        else:
+            continue
+        raise BadRequest(f"run {record.id} of `track`: {why}; undo it first: `cvat-sidecar runs undo {record.id}`")
 
 
 def _upload(

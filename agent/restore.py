@@ -11,7 +11,7 @@ from typing import Any
 from agent.annotations import content_key
 from agent.backups import Backup, read_backup
 from agent.config import ServerSettings
-from agent.cvat.annotations_api import create, get_annotations
+from agent.cvat.annotations_api import create, get_annotations, update
 from agent.cvat.session import Session, open_session
 from agent.errors import ConfigError, ServerUnavailable
 from agent.ledger import KINDS
@@ -26,26 +26,33 @@ class RestoreResult:
     job: int
     restored: int = 0
     there: int = 0
+    changed: int = 0
+    """Labels and attributes that are again as they were."""
     kinds: Counter[str] = field(default_factory=Counter)
 
     def lines(self) -> Iterator[str]:
         parts = ", ".join(f"{count} {kind}" for kind, count in self.kinds.items())
         yield f"job {self.job}: {self.restored} annotations brought back" + (f" ({parts})" if parts else "")
+        if self.changed:
+            yield f"{self.changed} have their old labels and attributes again"
         if self.there:
             yield f"{self.there} were there already"
 
 
-def restore_backup(file: Path, server: ServerSettings) -> RestoreResult:
+def restore_backup(file: Path, server: ServerSettings, *, values: bool = False) -> RestoreResult:
     """Creates what a backup of a job holds and the job does not; nothing is removed.
 
     What is there under its old id, changed or not, and what is there with the same content stays as it is. So it can be
-    called again after it broke off.
+    called again after it broke off. `values`: shapes under their old ids get their old labels and attributes back.
     """
     backup = read_backup(file)
     with open_session(server.for_run_at(backup.server)) as session:
         if session.url != backup.server:
             raise ConfigError(f"{file}: it was kept at {backup.server}, not at {session.url}")
-        return _restore(session, backup, file)
+        result = _restore(session, backup, file)
+        if values:
+            _restore_values(session, backup, result)
+        return result
 
 
 def _restore(session: Session, backup: Backup, file: Path) -> RestoreResult:
@@ -67,6 +74,18 @@ def _restore(session: Session, backup: Backup, file: Path) -> RestoreResult:
             result.restored += len(part)
             result.kinds[kind] += len(part)
     return result
+
+
+def _restore_values(session: Session, backup: Backup, result: RestoreResult) -> None:
+    kept = {item["id"]: item for item in backup.annotations.get("shapes") or []}
+    changed = []
+    for item in get_annotations(session, backup.job)["shapes"]:
+        old = kept.get(item["id"])
+        if old is not None and any(old.get(key) != item.get(key) for key in ("label_id", "attributes")):
+            changed.append({**item, "label_id": old["label_id"], "attributes": old["attributes"]})
+    for start in range(0, len(changed), ITEMS_PER_CALL):
+        update(session, backup.job, {"shapes": changed[start : start + ITEMS_PER_CALL]})
+    result.changed = len(changed)
 
 
 def _missing(kept: list[dict[str, Any]], stored: list[dict[str, Any]]) -> list[dict[str, Any]]:

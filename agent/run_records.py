@@ -39,6 +39,12 @@ class RunRecord:
     """The frames that the run is to annotate, by job."""
     report: Mapping[str, Any]
 
+    @property
+    def command(self) -> str:
+        """annotate, or what else made it: track, enrich."""
+        word = self.model.partition(" ")[0]
+        return "annotate" if ":" in word else word
+
     @classmethod
     def of(cls, row: sqlite3.Row) -> RunRecord:
         values = dict(row)

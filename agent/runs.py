@@ -75,6 +75,11 @@ def resume(run: str, around: Surroundings, *, retry_skipped: bool = False) -> Ru
 
 
 def _check_resumable(record: RunRecord, ledger: Ledger, retry_skipped: bool) -> None:
+    if record.command != "annotate":
+        raise BadRequest(
+            f"run {record.id}: `{record.command}` looks at everything at once and cannot go on in the middle;"
+            " undo it and run it again"
+        )
     skipped = ledger.skipped(record.id)
     again = retry_skipped and skipped
     if record.status == "undone" or (record.status == "done" and not again):

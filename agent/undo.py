@@ -14,6 +14,9 @@ from agent.cvat.uploads import JobUploads, untouched
 from agent.errors import BadRequest, ConfigError, ServerRefused
 from agent.ledger import KINDS, Ledger
 
+VALUES = ("attribute", "text", "label", "identity")
+"""What `enrich` writes into shapes; masks and skeletons are shapes of its own."""
+
 
 @dataclass(slots=True)
 class UndoResult:
@@ -43,6 +46,11 @@ def undo_run(run: str, server: ServerSettings, ledger: Path | None, *, changed_t
             record = book.run(number)
             if session.url != record.server:
                 raise ConfigError(f"run {record.id}: it went to {record.server}, not to {session.url}")
+            if record.command == "enrich" and record.model_version in VALUES:
+                raise BadRequest(
+                    f"run {record.id}: it changed values of shapes that were there; `cvat-sidecar runs restore --values`"
+                    " brings the old ones back from its backups, which `runs show` names"
+                )
             if record.status == "undone" and not changed_too:
                 raise BadRequest(f"run {record.id}: it is undone already (--changed-too goes on to what was changed)")
             result = UndoResult(record.id)

@@ -100,14 +100,15 @@ def resume(
 
 @command.command("restore")
 @click.argument("backup", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--values", "old_values", is_flag=True, help="Give shapes their old labels and attributes again, too.")
 @server_options
-def restore(backup: Path, **values: Any) -> None:
+def restore(backup: Path, old_values: bool, **values: Any) -> None:
     """Bring back what a BACKUP file holds and its job does not any more.
 
-    Such a file is kept by `--replace all` and other commands that take away what people drew. Nothing is removed: undo
-    the run that took it away for that.
+    Such a file is kept by `--replace all`, `track` and `enrich`. Nothing is removed: undo the run that took it away for
+    that.
     """
     from agent.restore import restore_backup
 
-    for line in restore_backup(backup, server_settings(values)).lines():
+    for line in restore_backup(backup, server_settings(values), values=old_values).lines():
         click.echo(line)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from agent.contract import BadPrediction, ConfigError, Context, Detection, Frame, Label
-from agent.host import INTERACTIVE, Host
+from agent.host import Host, current_priority
 from agent.label_map import LabelMap, load_label_map
 from agent.models import LoadedModel
 
@@ -50,7 +50,9 @@ class Part:
         threshold = context.threshold if self.threshold is None else self.threshold
         asked = replace(context, labels=labels, threshold=threshold)
         size = max(1, self.host.batch_size)
-        futures = [self.host.submit(frames[at : at + size], asked, INTERACTIVE) for at in range(0, len(frames), size)]
+        futures = [
+            self.host.submit(frames[at : at + size], asked, current_priority()) for at in range(0, len(frames), size)
+        ]
         return lambda: [self._renamed(found, asked) for future in futures for found in future.result()]
 
     def detect(self, frames: Sequence[Frame], context: Context) -> list[list[Detection]]:
@@ -58,7 +60,7 @@ class Part:
 
     def call(self, work: Callable[[Any], T]) -> T:
         """What `work` gives for the model, in the model's own thread."""
-        answer: Future[T] = self.host.call(lambda: work(self.loaded.model), INTERACTIVE)
+        answer: Future[T] = self.host.call(lambda: work(self.loaded.model), current_priority())
         return answer.result()
 
     def _renamed(self, found: Sequence[Detection] | BadPrediction, context: Context) -> list[Detection]:

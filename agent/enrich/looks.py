@@ -128,12 +128,19 @@ def _identified(
         if boxes:
             looks += list(part.call(partial(_describe, frame=frame, boxes=boxes)))
             seen += [(job, shape, found, (frame.width, frame.height)) for shape, found in known]
-    numbers = identities(np.array(looks, np.float32), [shape["frame"] for _, shape, _, _ in seen], options.max_distance)
+    numbers = identities(
+        np.array(looks, np.float32), [_place(job, shape) for job, shape, _, _ in seen], options.max_distance
+    )
     report.notes.append(f"identities  {len(set(numbers))} of {len(numbers)} shapes")
     return [
         (job, shape, found, replace(found, attributes={options.attribute: str(number)}), size)
         for (job, shape, found, size), number in zip(seen, numbers, strict=True)
     ]
+
+
+def _place(job: JobShapes, shape: Mapping[str, Any]) -> int:
+    """Names a frame of a job: nobody is twice on one, but two jobs that share a frame may hold the same one."""
+    return int(job.work.id) * 10**8 + int(shape["frame"])
 
 
 def _describe(model: Any, *, frame: Frame, boxes: Sequence[Rectangle]) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 from agent.backups import write_backup
 from agent.compose.parts import Opener, Parts
-from agent.cvat.annotations_api import update
+from agent.cvat.annotations_api import get_annotations, update
 from agent.cvat.session import Session
 from agent.cvat.uploads import JobUploads
 from agent.cvat.work import TaskWork, find_work
@@ -78,15 +78,17 @@ def _change(
         changes = by_job.setdefault(job.work.id, (job, Changes()))[1]
         book.note(changes, shape, before, after, size)
     for number, (job, changes) in by_job.items():
+        stored = get_annotations(session, number)
+        changes.leave_out_changed(job.stored["shapes"], stored["shapes"])
         report.annotations.update(names[item["label_id"]] for item in (*changes.updated, *changes.created))
         report.refused.update(changes.left)
         if report.run is None or not changes:
-            report.removed += len(changes.gone)
+            report.removed += len(changes.replaced)
             continue
-        report.notes.append(f"backup      job {number}: {write_backup(ledger.path, session.url, number, job.stored)}")
+        report.notes.append(f"backup      job {number}: {write_backup(ledger.path, session.url, number, stored)}")
         for start in range(0, len(changes.updated), PER_UPDATE):
             update(session, number, {"shapes": changes.updated[start : start + PER_UPDATE]})
-        if changes.created:
+        if changes.replaced:
             _recreate(session, ledger, report, number, changes, around)
 
 
@@ -101,6 +103,6 @@ def _recreate(
     uploads = JobUploads(session, ledger, report.run, job, wait=wait)
     frames = sorted({shape["frame"] for shape in changes.created})
     payload: dict[str, list[dict[str, Any]]] = {"tags": [], "shapes": changes.created, "tracks": []}
-    uploads.add(frames, payload, [("shapes", number) for number in changes.gone])
+    uploads.add(frames, payload, [("shapes", number) for number, _ in changes.replaced])
     uploads.settle()
     report.removed += uploads.removed

@@ -28,14 +28,27 @@ class Changes:
 
     updated: list[dict[str, Any]] = field(default_factory=list)
     """Shapes with the ids that they have."""
-    created: list[dict[str, Any]] = field(default_factory=list)
-    gone: list[int] = field(default_factory=list)
-    """Ids of shapes whose place those take."""
+    replaced: list[tuple[int, list[dict[str, Any]]]] = field(default_factory=list)
+    """Ids of shapes, and those that take their place."""
     left: Counter[str] = field(default_factory=Counter)
     """Shapes that stay as they were, by reason."""
 
     def __bool__(self) -> bool:
-        return bool(self.updated or self.created)
+        return bool(self.updated or self.replaced)
+
+    @property
+    def created(self) -> list[dict[str, Any]]:
+        return [shape for _, shapes in self.replaced for shape in shapes]
+
+    def leave_out_changed(self, before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> None:
+        """Leaves what somebody has changed or removed, since it was looked at, as it is."""
+        then, fresh = ({shape["id"]: shape for shape in shapes} for shapes in (before, now))
+        same = {number for number, shape in then.items() if fresh.get(number) == shape}
+        kept = [shape for shape in self.updated if shape["id"] in same]
+        replaced = [pair for pair in self.replaced if pair[0] in same]
+        if gone := len(self.updated) - len(kept) + len(self.replaced) - len(replaced):
+            self.left["somebody changed it meanwhile"] += gone
+        self.updated, self.replaced = kept, replaced
 
 
 class ShapeBook:
@@ -101,8 +114,8 @@ class ShapeBook:
             return
         kept = {key: shape[key] for key in ("occluded", "z_order", "group") if shape.get(key)}
         own = {} if any(item["label_id"] != shape["label_id"] for item in made.shapes) else shape.get("attributes", [])
-        changes.created += [{**item, **kept, "attributes": item["attributes"] or list(own)} for item in made.shapes]
-        changes.gone.append(shape["id"])
+        new = [{**item, **kept, "attributes": item["attributes"] or list(own)} for item in made.shapes]
+        changes.replaced.append((shape["id"], new))
 
 
 def attribute_of(label: TaskLabel, name: str) -> TaskAttribute | None:

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from agent.cli import command
 from agent.contract import Detection, Keypoint, Label, Skeleton
-from agent.cvat.annotations_api import create, get_annotations
+from agent.cvat.annotations_api import create, get_annotations, update
 from agent.cvat.work import find_work
 from agent.enrich.looks import EnrichOptions
 from agent.enrich.runs import enrich_target
@@ -122,6 +122,47 @@ def test_a_classifier_fills_an_attribute_and_shapes_keep_their_ids(scene, enrich
     assert report.annotations["car"] == 3  # the red ones were red before
     assert report.refused["color: got 'green', allowed: red, blue"] == 1
     assert len([note for note in report.notes if note.startswith("backup")]) == 2
+
+
+def test_old_values_come_back_from_the_backup(sandbox, scene, enrich, tmp_path):
+    task, now, work = scene
+    before = now()
+    report = enrich(task, model="kinds", gives="label")
+    access = ["--server-host", sandbox.url, "--auth", "bot:secret"]
+    undone = CliRunner().invoke(
+        command, ["runs", "undo", report.run, "--ledger", str(tmp_path / "ledger.sqlite3"), *access]
+    )
+    assert "runs restore --values" in str(undone.exception)
+    resumed = CliRunner().invoke(
+        command, ["runs", "resume", report.run, "--ledger", str(tmp_path / "ledger.sqlite3"), *access]
+    )
+    assert "cannot go on in the middle" in str(resumed.exception)
+    for note in report.notes:
+        if note.startswith("backup"):
+            file = note.split(": ", 1)[1]
+            done = CliRunner().invoke(command, ["runs", "restore", file, "--values", *access], catch_exceptions=False)
+            assert "3 have their old labels and attributes again" in done.output
+    assert [(s["id"], s["label_id"], s["attributes"]) for s in now()] == [
+        (s["id"], s["label_id"], s["attributes"]) for s in before
+    ]
+
+
+def test_what_somebody_changes_meanwhile_stays(session, scene, enrich):
+    task, now, work = scene
+    moved = {**now()[1], "points": [20, 20, 70, 45], "source": "manual"}
+
+    class Slow(Kinds):
+        def detect(self, frames, context):
+            update(session, work.jobs[0].id, {"shapes": [moved]})
+            return super().detect(frames, context)
+
+    MODELS["slow"] = Slow()
+    report = enrich(task, model="slow", gives="label")
+    assert report.refused["somebody changed it meanwhile"] == 1
+    shapes = {shape["id"]: shape for shape in now()}
+    assert shapes[moved["id"]]["points"] == [20, 20, 70, 45]
+    assert shapes[moved["id"]]["label_id"] == moved["label_id"]
+    assert len({shape["label_id"] for shape in shapes.values()}) == 2
 
 
 def test_a_reader_writes_what_it_reads(scene, enrich):

@@ -188,3 +188,16 @@ def test_annotate_and_link_in_one_go(session, cli, tmp_path):
     frames = [shape["frame"] for shape in track["shapes"]]
     assert (frames[0], frames[-1]) == (0, 19)
     assert len(frames) <= 4
+
+
+def test_what_was_linked_and_kept_is_not_linked_again(session, cli, tmp_path):
+    scene = Scene(session)
+    report = tmp_path / "report.json"
+    cli("track", "--task", scene.task, "--of", "auto", "--keep-shapes", "--report", report)
+    run = json.loads(report.read_text())["run"]
+    again = cli("track", "--task", scene.task, "--of", "auto", code=2)
+    assert f"run {run} of `track`: it has linked these rectangles, and kept them; undo it first" in str(again.exception)
+    resumed = cli("runs", "resume", run, code=2)
+    assert "cannot go on in the middle" in str(resumed.exception)
+    cli("runs", "undo", run)
+    assert cli("track", "--task", scene.task, "--of", "auto").exit_code == 0
