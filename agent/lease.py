@@ -184,8 +184,8 @@ class HeldLease:
         return min(self._every, 2.0) * min(2.0 ** min(failures, 10), LONGEST_PAUSE / 2.0) * (0.5 + 0.5 * self._jitter())
 
     def _lose(self, error: ServerRefused) -> None:
-        log.info("the request is not ours any more: %s", error)
         self._lost = "the server does not want it any more (cancelled, or given to another agent)"
+        log.info("the request is not ours any more: %s", error)
         self._tell()
 
     def _tell(self) -> None:
