@@ -48,8 +48,8 @@ def undo_run(run: str, server: ServerSettings, ledger: Path | None, *, changed_t
                 raise ConfigError(f"run {record.id}: it went to {record.server}, not to {session.url}")
             if record.command == "enrich" and record.model_version in VALUES:
                 raise BadRequest(
-                    f"run {record.id}: it changed values of shapes that were there; `cvat-sidecar runs restore --values`"
-                    " brings the old ones back from its backups, which `runs show` names"
+                    f"run {record.id}: it changed values of shapes that were there; `runs restore --values` brings the"
+                    " old ones back from its backups, which `runs show` names"
                 )
             if record.status == "undone" and not changed_too:
                 raise BadRequest(f"run {record.id}: it is undone already (--changed-too goes on to what was changed)")

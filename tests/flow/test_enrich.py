@@ -125,7 +125,7 @@ def test_a_classifier_fills_an_attribute_and_shapes_keep_their_ids(scene, enrich
 
 
 def test_old_values_come_back_from_the_backup(sandbox, scene, enrich, tmp_path):
-    task, now, work = scene
+    task, now, _ = scene
     before = now()
     report = enrich(task, model="kinds", gives="label")
     access = ["--server-host", sandbox.url, "--auth", "bot:secret"]

@@ -134,6 +134,12 @@ def test_kept_shapes_one_label_and_a_dry_run(session, cli):
     after = scene.stored(job)
     assert len(after["shapes"]) == len(before["shapes"])
     assert {track["label_id"] for track in after["tracks"]} == {scene.ids["car"]}
+    cli("track", "--task", scene.task, "--of", "auto", "--label", "person")  # other rectangles
+    assert {track["label_id"] for track in scene.stored(job)["tracks"]} == set(scene.ids.values())
+
+
+def test_a_label_that_is_not_there(session, cli):
+    scene = Scene(session)
     wrong = cli("track", "--task", scene.task, "--label", "bus", code=2)
     assert "it has no label 'bus', allowed: person, car" in str(wrong.exception)
 
