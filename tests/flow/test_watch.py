@@ -514,6 +514,18 @@ class TestEnd:
             assert run.status == "done"
         assert boxes(session, job) == dict.fromkeys(range(4), 1)
 
+    def test_an_end_at_once_leaves_a_run_that_is_gone_on_with_at_once(self, sandbox, session):
+        _, job = new_task(session, count=4)
+        with watching(sandbox, rule()) as watch:
+            watch.finder.gate.clear()
+            watch.finder.await_batch()
+            watch.shared.stop.set()
+            watch.finder.gate.set()
+            (record,) = watch.ended(1)
+            assert record.outcome == "cancelled"
+            row = watch.remembered(job, "interrupted")
+            assert (row.next_try, row.tries) == (0, 0)
+
     def test_a_drained_door_finishes_what_it_holds_and_takes_nothing_new(self, sandbox, session):
         new_task(session)
         with watching(sandbox, rule()) as watch:

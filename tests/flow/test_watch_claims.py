@@ -1,7 +1,7 @@
 """Several sidecars with the same rules, on one ledger and on ledgers of their own: nothing is annotated twice."""
 
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 
 import pytest
@@ -221,3 +221,35 @@ def test_a_claim_that_is_lost_is_forgotten(sandbox, session, tmp_path):
         session.request("DELETE", f"/api/issues/{issue['id']}")
         watch.look()
         assert watch.count == 1
+
+
+@pytest.mark.full
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("seed", range(5))
+def test_three_sidecars_at_a_server_that_fails_all_the_time(sandbox, session, tmp_path, seed):
+    """A third of all calls fail, before or after they were done, or come late; then the server recovers."""
+    jobs = jobs_of(session, make_image_task(session, count=24, segment_size=2, labels=LABELS))
+    for number, fault in enumerate(({"status": 500}, {"status": 503}, {"cut": True})):
+        for when in ("before", "after"):
+            more = {"seed": 10 * seed + number, "when": when, "count": 10**6}
+            sandbox.faults.add(path="/api/.*", probability=0.05, **more, **fault)
+    sandbox.faults.add(path="/api/.*", probability=0.05, seed=seed, delay=0.3, count=10**6)
+    clocks = [Clock() for _ in range(3)]
+    hasty = ServerSettings(user="bot", password="secret", retries=2)
+    with ExitStack() as stack:
+        for number, clock in enumerate(clocks):
+            more = {"folder": tmp_path / str(number), "timing": clock.timing, "server": hasty, "settle": 0.5}
+            stack.enter_context(watching(sandbox, rule(every_seconds=1.0, **STATES), **more))
+
+        def done():
+            for clock in clocks:
+                clock.ahead += 2  # pauses pass quickly
+            return {job_of(session, job)["state"] for job in jobs} == {"completed"}
+
+        with suppress(ServerUnavailable):
+            for _ in range(30):
+                done()
+        sandbox.faults.clear()
+        until(done, 120)
+    assert boxes(session, *jobs) == dict.fromkeys(range(24), 1)
+    assert [job_of(session, job)["issues"]["count"] for job in jobs] == [0] * len(jobs)

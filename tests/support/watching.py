@@ -153,9 +153,9 @@ class Clock:
         return {"now": self.now, "clock": self}
 
 
-def until(found: Callable[[], Any]) -> Any:
+def until(found: Callable[[], Any], seconds: float = PATIENCE) -> Any:
     """What is found, once it is true."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + seconds
     while not (what := found()):
         assert time.monotonic() < end, "it never came"
         time.sleep(0.01)

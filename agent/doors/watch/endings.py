@@ -34,7 +34,7 @@ class Endings:
 
     def broke_off(self, row: RuleJob, attended: Attended, error: BaseException) -> None:
         """The run ended by an error, which may be that somebody did not want it any more."""
-        if attended.why is Stop.ENDING:
+        if attended.why is Stop.ENDING or self._place.shared.stop.is_set():
             self._change(row, status="interrupted", next_try=0.0)
         elif attended.why is not None:
             self._given_up(row, str(error), again=attended.why is Stop.TAKEN_BACK)
