@@ -38,7 +38,10 @@ class RequestRecord:
     """What it is about, for a person: `task 12`, `job 7 frame 3`."""
     began: float
     """Seconds since the epoch."""
+    since: float = field(default_factory=time.monotonic)
+    """Of the clock that nobody sets."""
     ended: float | None = None
+    seconds_in_all: float | None = None
     outcome: Outcome = "running"
     done: int = 0
     total: int = 0
@@ -57,7 +60,7 @@ class RequestRecord:
 
     @property
     def seconds(self) -> float:
-        return (self.ended or time.time()) - self.began
+        return time.monotonic() - self.since if self.seconds_in_all is None else self.seconds_in_all
 
 
 class Request:
@@ -110,7 +113,7 @@ class Request:
         detail = None
         if outcome == "failed" and error is not None:
             detail = str(error) if isinstance(error, SidecarError) else one_line(error)
-        self._note(ended=time.time(), outcome=outcome, error=text, detail=detail)
+        self._note(ended=time.time(), seconds_in_all=self.record.seconds, outcome=outcome, error=text, detail=detail)
         return self.record
 
     def _note(self, **changes: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from agent.service_config import Config
+from agent.service_config import Config, is_loopback
 
 FIXED = ("host", "port", "state_dir", "batch_lanes", "interactive_lanes")
 """Keys of [service] that a running process cannot change: what they stand for is open, or shared out."""
@@ -33,6 +33,9 @@ def in_effect(old: Config, new: Config) -> tuple[Config, list[str]]:
     """The new settings as far as a running process can take them, and the keys that have to wait for a restart."""
     before, after = old.service, new.service
     kept = {key: getattr(before, key) for key in FIXED if getattr(before, key) != getattr(after, key)}
+    if "host" in kept and after.secret_env is None and not is_loopback(before.host):
+        # The page stays where others reach it, so its password stays too.
+        kept["secret_env"] = before.secret_env
     waiting = [f"service.{key}" for key in kept]
     new = dataclasses.replace(new, service=dataclasses.replace(after, **kept))
     if old.server != new.server:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import secrets
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ class Description:
 
 
 class Descriptions:
-    """A folder of descriptions, by what names the model: its reference and options."""
+    """A folder of descriptions, by what names a model: its reference, its options, and when its files were changed."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -77,6 +78,29 @@ class Descriptions:
                 new.unlink(missing_ok=True)
 
     def _file(self, settings: ModelSettings) -> Path:
-        key: Any = [settings.model, settings.options]
+        key: Any = [settings.model, settings.options, sorted(_stamps(settings))]
         name = hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()[:24]
         return self._folder / f"{name}.json"
+
+
+def _stamps(settings: ModelSettings) -> Iterator[tuple[str, int, int]]:
+    """Name, time of change and size of the files that the reference and the options name."""
+    for text in (settings.model, *_texts(settings.options)):
+        for name in {text, text.partition(":")[2]} - {""}:
+            with contextlib.suppress(OSError, ValueError):
+                place = Path(name).expanduser()
+                for file in [*place.iterdir()] if place.is_dir() else [place]:
+                    status = file.stat()
+                    yield str(file), status.st_mtime_ns, status.st_size
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All texts in a value, however they are nested."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _texts(item)
+    elif isinstance(value, Sequence):
+        for item in value:
+            yield from _texts(item)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 
 from agent.doors import Shared
 from agent.pool import RETRY_SECONDS
@@ -17,8 +18,15 @@ LONGEST_RETRY = 600.0
 class Housekeeping:
     """Two threads: one loads models, and tries again what failed; one sweeps."""
 
-    def __init__(self, shared: Shared, *, sweep_seconds: float = SWEEP_SECONDS, retry: float = RETRY_SECONDS) -> None:
-        self._shared, self._sweep_seconds, self._retry = shared, sweep_seconds, retry
+    def __init__(
+        self,
+        shared: Shared,
+        *,
+        sweep_seconds: float = SWEEP_SECONDS,
+        retry: float = RETRY_SECONDS,
+        also: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._shared, self._sweep_seconds, self._retry, self._also = shared, sweep_seconds, retry, also
         self._ended = threading.Event()
         self._look = threading.Event()
         work = {"models": self._load_models, "sweep": self._sweep}
@@ -55,6 +63,7 @@ class Housekeeping:
         while not self._ended.wait(self._sweep_seconds):
             try:
                 self._shared.pool.sweep()
+                self._also()
                 if gone := self._shared.track_states.sweep():
                     log.info("%d tracking states forgotten", gone)
             except Exception:

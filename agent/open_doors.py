@@ -77,12 +77,17 @@ class OpenDoors:
             threading.Thread(target=self._retire, args=(door,), name=f"retire-{door.name}", daemon=True).start()
         for door in staying.values():
             _try(door, "reload")
-        for name in wanted:
-            if name not in staying:
-                try:
-                    self.open(name)
-                except SidecarError as error:
-                    log.error("door %s: it stays shut: %s", name, error)
+        self.open_missing()
+
+    def open_missing(self) -> None:
+        """Opens what service.toml names and is not open; what cannot be now, may be later: a port can come free."""
+        with self._lock:
+            missing = [name for name in wanted_doors(self._shared.config) if name not in self._doors]
+        for name in missing:
+            try:
+                self.open(name)
+            except SidecarError as error:
+                log.error("door %s: it stays shut: %s", name, error)
 
     def drain(self) -> None:
         """Nothing new comes in; what is held goes on."""

@@ -85,7 +85,7 @@ class Service:
             raise
         self.stopping = False
         self._doors = OpenDoors(self.shared, doors)
-        self._housekeeping = Housekeeping(self.shared)
+        self._housekeeping = Housekeeping(self.shared, also=self._open_missing)
         self._view = View(self.shared, self.doors, self.obstacles, self._redact, Undoing(self.shared))
         self._metrics.watch(self.shared, self.doors, self._view.began)
         self._guard = Guard(_password(config), config.service.allowed_hosts)
@@ -156,6 +156,10 @@ class Service:
         self._housekeeping.look_at_models()
 
     # -------------------------------------------------------------------- end
+
+    def _open_missing(self) -> None:
+        if not self.stopping:
+            self._doors.open_missing()
 
     def drain(self) -> None:
         """Takes nothing new from now on; what is held goes on."""

@@ -95,7 +95,7 @@ class Failure(Exception):
             f"{what}: {self}{times}",
             maybe_done=maybe_done,
             may_go_on=self.may_go_on,
-            retry_after=self.after,
+            retry_after=None if self.after is None else min(self.after, LONGEST_RETRY_AFTER),
             status=self.status,
         )
 

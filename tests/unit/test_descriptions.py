@@ -81,3 +81,26 @@ def test_many_writers_leave_one_whole_file(kept, tmp_path):
 def test_a_model_is_described_by_what_it_says(kind, more, described):
     model = LoadedModel(ModelReference("x", "y"), SimpleNamespace(**more), kind, (Label("cat"),), "v1")
     assert Description.of(model) == described
+
+
+def test_a_file_that_is_another_one_is_another_model(tmp_path):
+    weights = tmp_path / "a.onnx"
+    weights.write_bytes(b"one")
+    folder = Descriptions(tmp_path / "kept")
+    settings = ModelSettings("a", f"local:{weights}", options={"labels": ["x"]})
+    folder.write(settings, Description("detector", version="1"))
+    assert folder.read(settings).version == "1"
+    weights.write_bytes(b"another")
+    assert folder.read(settings) is None
+
+
+def test_files_of_parts_and_folders_count_too(tmp_path):
+    hub = tmp_path / "hub"
+    hub.mkdir()
+    (hub / "config.json").write_text("{}")
+    folder = Descriptions(tmp_path / "kept")
+    settings = ModelSettings("both", "ensemble:", options={"of": [{"model": f"hf:{hub}"}, "faces"]})
+    folder.write(settings, Description("detector", version="1"))
+    assert folder.read(settings).version == "1"
+    (hub / "config.json").write_text('{"changed": true}')
+    assert folder.read(settings) is None

@@ -303,6 +303,15 @@ class TestInEffect:
         assert (config.gateway.port, config.service.grace_seconds) == (8072, 9), "the rest is in effect"
         assert config.server == old.server
 
+    def test_a_page_that_others_reach_keeps_its_password(self, tmp_path):
+        gate = "[gateway]\n[service]\n"
+        old = load(tmp_path, gate + 'host = "0.0.0.0"\nsecret_env = "WORD"')
+        config, waiting = in_effect(old, load(tmp_path, gate + 'host = "127.0.0.1"'))
+        assert (config.service.host, config.service.secret_env) == ("0.0.0.0", "WORD")
+        assert waiting == ["service.host", "service.secret_env"]
+        other = in_effect(old, load(tmp_path, gate + 'host = "127.0.0.1"\nsecret_env = "OTHER"'))[0]
+        assert other.service.secret_env == "OTHER"
+
     def test_a_door_may_come_and_go(self, tmp_path):
         one, other = load(tmp_path, "[gateway]\nport = 1"), load(tmp_path, "")
         assert in_effect(one, other) == (other, [])
