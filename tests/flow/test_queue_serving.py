@@ -1,5 +1,6 @@
 """A function served: its stream watched, its queue asked, several agents on it; and a server that comes and goes."""
 
+import threading
 import time
 from contextlib import ExitStack
 from dataclasses import replace
@@ -225,6 +226,21 @@ def test_closing_gives_up_what_is_held_without_a_word(sandbox, task):
         assert len(finder.calls) <= 2
         assert served.request(rq_id)["status"] == "started"
         assert not served.log("POST", r"/(fail|complete)$")
+
+
+def test_closing_leaves_no_threads(sandbox, task):
+    def alive():
+        ours = ("ask-", "watch-", "heartbeat", "lane-", "download-", "decode-")
+        return [thread.name for thread in threading.enumerate() if thread.name.startswith(ours)]
+
+    with serving(sandbox, {"finder": Finder(), "clicker": Clicker()}) as served:
+        assert served.ended(served.order(task))["status"] == "finished"
+        assert served.call("clicker", task=task, frame=0, pos_points=[[50, 60]]).status_code == 200
+        assert len(alive()) >= 4
+        began = time.monotonic()
+        served.door.close()
+        assert time.monotonic() - began < 2
+        until(lambda: not alive())
 
 
 # ------------------------------------------------------------------------ models
