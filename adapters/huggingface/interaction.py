@@ -41,7 +41,8 @@ class PromptSegmenter:
         self._prepare = Preparation.read(opened.preparation(), opened.owner, side=side, keep_shape=self._first)
         self._model = _model(opened)
         self._concepts = Concepts(opened) if texts else None
-        self.needs = PromptNeeds(positive=1, negative=0, box="optional", texts=texts)
+        # A box is enough, too; CVAT would ask for a point even after one if points were required.
+        self.needs = PromptNeeds(positive=0, negative=0, box="optional", texts=texts)
         self.help_message = "Click on the object, or draw a box around it" + (", or say what to find" if texts else "")
         self.facts = opened.facts(self._model, "interaction", f"{side}x{side}")
 

@@ -64,7 +64,7 @@ def test_it_says_what_it_is(loaded):
     assert loaded.kind == "interactor"
     assert loaded.facts["task"] == "interaction"
     assert loaded.facts["architecture"].endswith("Model")
-    assert (loaded.model.needs.positive, loaded.model.needs.box, loaded.model.needs.texts) == (1, "optional", False)
+    assert (loaded.model.needs.positive, loaded.model.needs.box, loaded.model.needs.texts) == (0, "optional", False)
     assert loaded.model.help_message
 
 
