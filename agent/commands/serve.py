@@ -35,13 +35,14 @@ def command(ctx: click.Context, config: Path) -> int:
     from agent.errors import SidecarError
     from agent.lifetime import Signals, run_until_stopped
     from agent.logs import Redactor, set_up
-    from agent.memory import give_large_blocks_back
+    from agent.memory import give_large_blocks_back, share_few_heaps
     from agent.service import Service
     from agent.service_config import load_config
 
     verbose = ctx.find_root().params.get("verbose", 0)
     level = {0: None, 1: logging.INFO}.get(verbose, logging.DEBUG)
     give_large_blocks_back()
+    share_few_heaps()
     settings, redact = load_config(config), Redactor()
     set_up(settings, redact, level=level)
     say = _log if settings.service.log_format == "json" else _tell
