@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -118,7 +118,7 @@ def until(done: Callable[[], Any], seconds: float = 20) -> Any:
 @contextmanager
 def serving(
     sandbox: Sandbox,
-    models: dict[str, Any],
+    models: dict[str, Any] | Sequence[ModelSettings],
     *,
     settings: dict[str, dict[str, Any]] | None = None,
     queue: QueueSettings = FAST,
@@ -129,13 +129,17 @@ def serving(
     watched: bool = True,
     **more: Any,
 ) -> Iterator[Serving]:
-    """A queue door that serves these models. `settings` has more of ModelSettings, by model; `watched`: it begins once
-    the event streams are there."""
-    rows = [ModelSettings(name, f"test:{name}", **(settings or {}).get(name, {})) for name in models]
+    """A queue door that serves these models: objects by name, or real ones as in service.toml. `settings` has more of
+    ModelSettings, by name; `watched`: it begins once the event streams are there."""
+    if isinstance(models, dict):
+        rows = [ModelSettings(name, f"test:{name}", **(settings or {}).get(name, {})) for name in models]
+        more["load"] = loader(models)
+    else:
+        rows = list(models)
     with ExitStack() as stack:
         around = stack.enter_context(
             shared(
-                sandbox, rows, load=loader(models), folder=folder, queue=queue,
+                sandbox, rows, folder=folder, queue=queue,
                 service=service or ServiceSettings(), **more,
             )
         )  # fmt: skip
