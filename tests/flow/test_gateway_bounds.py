@@ -194,7 +194,9 @@ def test_as_many_calls_as_are_allowed():
     finder = Watched()
     with staged({"finder": finder}, concurrency=3) as stage, ThreadPoolExecutor(8) as pool:
         finder.gate.clear()
-        held = [pool.submit(stage.call, "finder", GOOD) for _ in range(3)]
+        held = [pool.submit(stage.call, "finder", GOOD)]
+        until(finder.began.is_set, "the first call never came")
+        held += [pool.submit(stage.call, "finder", GOOD) for _ in range(2)]
         until(lambda: stage.shared.pool.record("finder").depth == 2, "the calls never came")
         answer = stage.call("finder", GOOD)
         refused(answer, 429, "3 calls are being answered")

@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import CancelledError
 from typing import Any
@@ -34,8 +33,9 @@ CHECK_SECONDS = 3.0
 LOOK_SECONDS = 2.0
 """Between two looks at the server for the same model, so that people's calls do not make us ask all the time."""
 MOST_READINGS = 3
-ATTEMPTS = 3
-"""How often a request is tried whose frames were not those of the calls: of a region, or a person's call beside it."""
+LONGEST_PAUSE = 60.0
+"""Seconds until a request is tried again whose frames were not those of a call: it may be for a region of each frame,
+or the call was another request's, or a person's. The pause begins with the look's and doubles each time."""
 MOST_TOLD = 100
 READ_SHARE = 1 / 8
 """Of the memory: what each reading may decode before the batch."""
@@ -52,7 +52,7 @@ class Ahead:
         self._threads: list[threading.Thread] = []
         self._looked: dict[str, float] = {}
         self._looking: set[str] = set()
-        self._tried: Counter[tuple[str, Any]] = Counter()
+        self._pauses: dict[tuple[str, Any], tuple[float, float]] = {}
         self._told: set[str] = set()
         self._budget, self._on = Budget(0), False
         self.reset()
@@ -70,6 +70,15 @@ class Ahead:
 
     def find(self, detecting: Detecting, picture: Picture, call: Call) -> bytes | None:
         """The reply for a picture that was read ahead, None where it was not (or where the model failed on it)."""
+        try:
+            return self._find(detecting, picture, call)
+        except SidecarError:  # the picture's fault, or the caller's time is over
+            raise
+        except Exception:
+            log.exception("gateway: what was read ahead for %s cannot be used", detecting.hosted.id)
+            return None
+
+    def _find(self, detecting: Detecting, picture: Picture, call: Call) -> bytes | None:
         for reading in list(self._readings):
             if not reading.detecting.is_like(detecting) or (entry := reading.find(picture)) is None:
                 continue
@@ -86,12 +95,7 @@ class Ahead:
         with self._lock:
             soon = model in self._looked and now - self._looked[model] < self.look_seconds
             busy = model in self._looking or len(self._readings) >= MOST_READINGS
-            if (
-                not self._on
-                or soon
-                or busy
-                or any(r.trusted and r.detecting.is_like(detecting) for r in self._readings)
-            ):
+            if not self._on or soon or busy:
                 return
             self._looked[model] = now
             self._looking.add(model)
@@ -137,17 +141,18 @@ class Ahead:
     def _requests(self, detecting: Detecting) -> list[Mapping[str, Any]]:
         """The running requests that the call may belong to."""
         rows = self._shared.session.request("GET", "/api/lambda/requests").json()
+        now = time.monotonic()
         with self._lock:
             known = {_key(reading.row) for reading in self._readings}
-            self._tried = Counter({_key(row): self._tried[_key(row)] for row in rows})
+            self._pauses = {_key(row): self._pauses[_key(row)] for row in rows if _key(row) in self._pauses}
             return [
                 row
                 for row in rows
                 if row["status"] == "started"
-                and row["function"]["id"] == detecting.hosted.id
+                and row["function"].get("id") == detecting.hosted.id
                 and (row["function"].get("threshold") or None) == detecting.threshold
                 and _key(row) not in known
-                and self._tried[_key(row)] < ATTEMPTS
+                and self._pauses.get(_key(row), (now, 0.0))[0] <= now
             ]
 
     def _read(self, detecting: Detecting, row: Mapping[str, Any], picture: Picture) -> bool:
@@ -171,11 +176,16 @@ class Ahead:
             reading.stop()
             with self._lock:
                 self._readings.remove(reading)
-                # Without progress it may be in any of the task's jobs: then that was no attempt.
-                self._tried[_key(row)] += not found and row.get("progress") is not None
+                if not found:
+                    self._pause(row)
         if not found:
             log.debug("gateway: request %s: the picture of a call is none of its next frames", row["id"])
         return found
+
+    def _pause(self, row: Mapping[str, Any]) -> None:
+        _, last = self._pauses.get(_key(row), (0.0, self.look_seconds / 2))
+        pause = min(2 * last, LONGEST_PAUSE)
+        self._pauses[_key(row)] = time.monotonic() + pause, pause
 
     def _tell(self, text: str) -> None:
         """Says once why nothing is read ahead: it would be the same for every frame."""

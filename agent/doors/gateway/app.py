@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -22,7 +23,7 @@ from agent.doors.gateway.access import Access
 from agent.doors.gateway.answering import Answering
 from agent.doors.gateway.call import Call, Refused, reason_of, status_of
 from agent.doors.gateway.listing import Menu
-from agent.errors import BadPrediction, SidecarError
+from agent.errors import BadPrediction, ModelNotFound, SidecarError
 from agent.lanes import Lane
 from agent.service_config import GatewaySettings
 
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 
 MIB = 2**20
 NAME_HEADER = "x-nuclio-function-name"
+SERIAL_GAP = 10.0
+"""Seconds after its last call for which a request of CVAT's counts as running."""
 _GRACE = 1.0
 """Seconds that a call's thread gets to answer for itself when its time is over."""
 _SWALLOWED = 4
@@ -58,6 +61,23 @@ class App:
     rules: Callable[[], Rules]
     calls: set[Call] = field(default_factory=set)
     """Those that are being answered."""
+    last: dict[str, float] = field(default_factory=dict)
+    """When a function was last called that CVAT calls frame by frame."""
+
+    def in_the_middle(self, function: str | None = None) -> bool:
+        """Whether CVAT may be in the middle of a request, which is many calls, of this function or of any.
+
+        A request that loses one call fails as a whole, and with it what it has not stored yet.
+        """
+        lasts = self.last.values() if function is None else [self.last.get(function, -SERIAL_GAP)]
+        return any(time.monotonic() - last < SERIAL_GAP for last in lasts)
+
+    def _is_called_serially(self, model: str) -> bool:
+        try:
+            description = self.menu.shared.pool.describe(model)
+        except ModelNotFound:
+            return False
+        return description is not None and description.kind in ("detector", "reid")
 
     def build(self) -> ASGIApp:
         routes = [
@@ -90,6 +110,10 @@ class App:
                 if claim is None:
                     raise Refused(f"{rules.settings.concurrency} calls are being answered, try again", 429)
                 model = _model(request, rules)
+                if not rules.open and not self.in_the_middle(model):
+                    raise Refused("the service ends", 503)
+                if self._is_called_serially(model):
+                    self.last[model] = time.monotonic()
                 return _reply(await self._answer(model, body, call, rules, claim.run))
             except TimeoutError:
                 return refusal(request, Refused(f"the body has not come within {call.seconds:g} s", 408))
@@ -135,7 +159,7 @@ class _Gate:
         request, rules = Request(scope, receive), self._rules()
         try:
             path = rules.access.admit(request.client.host if request.client else None, request.headers, scope["path"])
-            if not rules.open:
+            if not rules.open and scope["method"] != "POST":
                 raise Refused("the service ends", 503)
         except Refused as error:
             response = refusal(request, error)

@@ -38,6 +38,8 @@ class Gateway:
         self._listeners = Listeners()
         self._rules: Rules | None = None
         self._ports: Mapping[str, int] = {}
+        self._assigned: dict[str, int] = {}
+        """The port that a model has, or has had: CVAT goes on calling it for requests that run."""
         self._server: _Server | None = None
         self.menu = Menu(shared, lambda: self._ports)
         self.ahead = Ahead(shared)
@@ -51,9 +53,14 @@ class Gateway:
         log.info("gateway: listens on %s", self.url)
 
     def drain(self) -> None:
-        """New calls are answered by 503 from now on."""
+        """New calls are answered by 503 from now on, but for those of requests that CVAT is in the middle of."""
         if self._rules is not None:
             self._rules.open = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is being answered, or is a part of a longer request that is not at its end."""
+        return bool(self._app.calls) or self._app.in_the_middle()
 
     def close(self) -> None:
         """Ends the server; whoever still waits gets a 503."""
@@ -106,7 +113,7 @@ class Gateway:
         if settings is None:
             raise ConfigError(f"{config.file}: gateway: got no such table, allowed: [gateway]")
         access = Access.of(settings, f"{config.file}: gateway")
-        direct = _direct_ports(config, settings)
+        direct = _direct_ports(config, settings, self._assigned)
         addresses: list[Address] = [(settings.host, port) for port in (settings.port, *direct)]
         before = self._listeners.addresses
         self._listeners.use(addresses)
@@ -124,16 +131,24 @@ class Gateway:
                 old.leave()
 
 
-def _direct_ports(config: Config, settings: GatewaySettings) -> dict[int, str]:
-    """The model at each port; one whose door is shut keeps its port, so that the others keep theirs."""
-    if settings.direct_ports is None:
+def _direct_ports(config: Config, settings: GatewaySettings, assigned: dict[str, int]) -> dict[int, str]:
+    """The model at each port, in the order of service.toml; `assigned` keeps to each the port that it had.
+
+    A port is never given to another model: CVAT keeps a function's port for as long as a request runs.
+    """
+    first = settings.direct_ports
+    if first is None:
         return {}
-    ports = {settings.direct_ports + number: model for number, model in enumerate(config.models)}
-    if max(ports, default=0) > LAST_PORT or settings.port in ports:
-        wanted = f"{settings.direct_ports} to {max(ports)}"
+    if assigned and min(assigned.values()) != first:
+        assigned.clear()
+    for model in config.models:
+        assigned.setdefault(model.id, max(assigned.values(), default=first - 1) + 1)
+    last = max(assigned.values(), default=0)
+    if last > LAST_PORT or settings.port in assigned.values():
         allowed = f"ports up to {LAST_PORT} without {settings.port}, which is the dashboard's"
-        raise ConfigError(f"{config.file}: gateway: direct_ports: got {wanted}, allowed: {allowed}")
-    return {port: model.id for port, model in ports.items() if "gateway" in model.doors}
+        assigned.clear()
+        raise ConfigError(f"{config.file}: gateway: direct_ports: got {first} to {last}, allowed: {allowed}")
+    return {assigned[model.id]: model.id for model in config.models if "gateway" in model.doors}
 
 
 class _Server:

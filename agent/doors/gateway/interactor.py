@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-import math
 from typing import Any
 
-from agent.contract import Detection, Ellipse, Mask, Polygon, PromptNeeds, Prompts, Rectangle, Shape, Skeleton
+from agent.contract import Detection, PromptNeeds, Prompts
 from agent.doors.gateway.call import Refused
 from agent.doors.gateway.payload import Payload
 from agent.doors.gateway.replies import drawn
+from agent.editor_masks import as_mask
 from agent.filters import Filters, filter_detections
-from agent.geometry import corners
+from agent.interaction import check_prompts
 from agent.labels import Thresholds
-from agent.outlines import polygon_to_mask
 
 CONFIDENCE = 0
 """The id of the attribute by which an interactor tells its score."""
-_STEPS = 128
 _EVERYTHING = Filters(Thresholds(0.0, {}, 0.0))
 
 
@@ -29,11 +27,13 @@ def asked_prompts(payload: Payload, needs: PromptNeeds) -> Prompts:
         box=payload.box("obj_bbox"),
         texts=payload.texts("text_prompts"),
     )
-    if prompts.positive or prompts.box is not None or (prompts.texts and needs.texts):
-        return prompts
-    if prompts.texts:
+    if prompts.texts and not needs.texts:
         raise Refused("text_prompts: this model understands no words, allowed: points or a box")
-    raise Refused("prompts: got none, allowed: at least a positive point, a box or, for some models, words")
+    if not (prompts.positive or prompts.box is not None or prompts.texts):
+        raise Refused("prompts: got none, allowed: at least a positive point, a box or, for some models, words")
+    if not prompts.texts:  # words can stand alone
+        check_prompts(prompts, needs)
+    return prompts
 
 
 def write_masks(found: list[Detection], size: tuple[int, int]) -> bytes:
@@ -44,7 +44,7 @@ def write_masks(found: list[Detection], size: tuple[int, int]) -> bytes:
     kept, _ = filter_detections(found, *size, _EVERYTHING)
     shapes = []
     for detection in kept:
-        if detection.shape is None or (shape := _as_mask(detection.shape, size)) is None:
+        if detection.shape is None or (shape := as_mask(detection.shape, size)) is None:
             continue
         item = drawn(shape)
         if detection.score is not None:
@@ -52,27 +52,3 @@ def write_masks(found: list[Detection], size: tuple[int, int]) -> bytes:
         shapes.append(item)
     reply: dict[str, Any] = {"shapes": shapes}
     return json.dumps(reply, separators=(",", ":"), allow_nan=False).encode()
-
-
-def _as_mask(shape: Shape, size: tuple[int, int]) -> Shape | None:
-    """CVAT's editor shows masks only, and makes polygons of them where the annotator wants such."""
-    if isinstance(shape, Rectangle):
-        return polygon_to_mask(corners(shape), *size)
-    if isinstance(shape, Polygon):
-        return polygon_to_mask(shape.points, *size)
-    if isinstance(shape, Ellipse):
-        return polygon_to_mask(_around(shape), *size)
-    if isinstance(shape, Mask):
-        return shape if shape.bitmap.any() else None
-    return None if isinstance(shape, Skeleton) else shape
-
-
-def _around(ellipse: Ellipse) -> list[float]:
-    """Points on an ellipse, close enough for a mask."""
-    turn, points = math.radians(ellipse.rotation), list[float]()
-    for step in range(_STEPS):
-        across = ellipse.radius_x * math.cos(2 * math.pi * step / _STEPS)
-        down = ellipse.radius_y * math.sin(2 * math.pi * step / _STEPS)
-        points += [ellipse.x + across * math.cos(turn) - down * math.sin(turn)]
-        points += [ellipse.y + across * math.sin(turn) + down * math.cos(turn)]
-    return points

@@ -31,6 +31,10 @@ TAKEN = "pth-facebookresearch-sam-vit-h"
 """With this id CVAT's editor would run the decoder of Meta's SAM in the browser, on whatever we answer."""
 
 
+class _NotYet(Refused):
+    """A model that will be there soon."""
+
+
 @dataclass(slots=True)
 class _Named:
     """A naming, and what it was made of."""
@@ -55,12 +59,12 @@ class Menu:
     def functions(self) -> dict[str, Json]:
         """The function objects, by id."""
         found: dict[str, Json] = {}
-        left_out: dict[str, str] = {}
+        left_out: dict[str, SidecarError] = {}
         for settings in self._offered():
             try:
                 found[settings.id] = self._function(settings)
             except SidecarError as error:
-                left_out[settings.id] = str(error)
+                left_out[settings.id] = error
         self._tell(left_out)
         return found
 
@@ -146,13 +150,14 @@ class Menu:
             told["help_message"] = description.help_message
         return told
 
-    def _tell(self, left_out: Mapping[str, str]) -> None:
+    def _tell(self, left_out: Mapping[str, SidecarError]) -> None:
         """Each reason goes to the log once."""
         with self._lock:
-            fresh = {model: why for model, why in left_out.items() if self._told.get(model) != why}
-            self._told = dict(left_out)
+            fresh = {model: why for model, why in left_out.items() if self._told.get(model) != str(why)}
+            self._told = {model: str(why) for model, why in left_out.items()}
         for model, why in fresh.items():
-            log.warning("gateway: the model %s is not listed: %s", model, why)
+            level = logging.DEBUG if isinstance(why, _NotYet) else logging.WARNING
+            log.log(level, "gateway: the model %s is not listed: %s", model, why)
 
 
 def _usable(settings: ModelSettings, record: ModelRecord) -> Description:
@@ -163,5 +168,5 @@ def _usable(settings: ModelSettings, record: ModelRecord) -> Description:
         raise Refused(f"it could not be loaded: {record.error}", 404)
     if record.description is None:
         why = "it is still loading" if record.status == "loading" else "it has never been loaded here"
-        raise Refused(f"{why}, so that its labels are not known yet", 404)
+        raise _NotYet(f"{why}, so that its labels are not known yet", 404)
     return record.description

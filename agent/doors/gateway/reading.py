@@ -32,8 +32,6 @@ MOST_BATCHES = 2
 """In the model and before it."""
 LEAD_BATCHES, LEAST_LEAD = 8, 64
 """How far the calls may be behind: so many batches, or frames if that is more."""
-TRUSTED = 16
-"""So many calls in a row may find nothing before we look whether they are another request's."""
 ENTRY = 600
 """Bytes that an answer takes besides its text."""
 
@@ -58,11 +56,6 @@ class Reading:
         self._running = 0
         self._read_all = False
         self._done: queue.SimpleQueue[tuple[Batch, Future[list[Prediction]]]] = queue.SimpleQueue()
-
-    @property
-    def trusted(self) -> bool:
-        """Whether the calls that come are likely to be this request's."""
-        return self.window.since < TRUSTED
 
     def find(self, picture: Picture) -> Entry | None:
         """The entry of a call's picture; either way it was a call of this request, as far as we can tell."""
