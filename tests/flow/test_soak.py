@@ -127,6 +127,6 @@ def test_ten_thousand_mixed_requests_and_a_flat_memory(tmp_path):
         check_ends(load, service)
         assert taken_over >= len(MOMENTS) - 2
         assert last.resident <= 1.05 * second.resident
-        assert last.files <= second.files + 3
-        assert last.threads <= second.threads + 3
+        assert last.files <= second.files + 10
+        assert last.threads <= second.threads + 10
         assert service.stop() == 0
