@@ -38,6 +38,10 @@ def in_effect(old: Config, new: Config) -> tuple[Config, list[str]]:
         kept["secret_env"] = before.secret_env
     waiting = [f"service.{key}" for key in kept]
     new = dataclasses.replace(new, service=dataclasses.replace(after, **kept))
+    if old.gateway and new.gateway and old.gateway.host != new.gateway.host:
+        # The old address may hold the port that the new one wants.
+        waiting.append("gateway.host")
+        new = dataclasses.replace(new, gateway=dataclasses.replace(new.gateway, host=old.gateway.host))
     if old.server != new.server:
         waiting.append("cvat")
         new = dataclasses.replace(new, server=old.server)

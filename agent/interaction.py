@@ -14,8 +14,8 @@ from typing import Any, get_args
 
 import numpy as np
 
-from agent.contract import Detection, Frame, Prompts, Shape
-from agent.errors import BadPrediction, ModelError
+from agent.contract import Detection, Frame, PromptNeeds, Prompts, Shape
+from agent.errors import BadPrediction, BadRequest, ModelError
 from agent.host import INTERACTIVE
 from agent.pool import HostedModel
 from agent.predict import check_predictions
@@ -89,6 +89,21 @@ def interact(
         return _checked(found, frame, hosted)
 
     return hosted.host.call(work, INTERACTIVE)
+
+
+def check_prompts(prompts: Prompts, needs: PromptNeeds) -> None:
+    """BadRequest where an interactor cannot answer to what was marked."""
+    marked, unmarked = len(prompts.positive), len(prompts.negative)
+    if marked < needs.positive:
+        raise BadRequest(f"pos_points: got {marked} points, allowed: at least {needs.positive}")
+    if needs.negative is None and unmarked:
+        raise BadRequest(f"neg_points: got {unmarked} points, allowed: none")
+    if unmarked < (needs.negative or 0):
+        raise BadRequest(f"neg_points: got {unmarked} points, allowed: at least {needs.negative}")
+    if needs.box == "no" and prompts.box is not None:
+        raise BadRequest("obj_bbox: got a box, allowed: none")
+    if needs.box == "required" and prompts.box is None:
+        raise BadRequest("obj_bbox: got none, allowed: a box")
 
 
 def content_digest(frame: Frame) -> str:

@@ -109,7 +109,8 @@ class Service:
 
     def busy(self) -> bool:
         """Whether something is held that is to be finished."""
-        return bool(self.shared.activity.running()) or not self.shared.lanes.join(0)
+        held = bool(self.shared.activity.running()) or not self.shared.lanes.join(0)
+        return held or any(getattr(door, "busy", False) for door in self._doors.all())
 
     # -------------------------------------------------------------- beginning
 

@@ -45,7 +45,7 @@ class DoorHealth:
 
 
 class Door(Protocol):
-    """A way in."""
+    """A way in. It may have `busy: bool`, where it holds something that the activity does not know."""
 
     name: str
     """queue, gateway or watch."""

@@ -115,16 +115,30 @@ def test_a_taken_port_is_told_and_nothing_is_left_open():
 
 def test_a_drained_gateway_ends_what_it_has_begun():
     finder = Watched()
-    with staged({"finder": finder}) as stage, ThreadPoolExecutor(1) as pool:
+    with staged({"finder": finder, "other": Watched()}) as stage, ThreadPoolExecutor(1) as pool:
         finder.gate.clear()
         held = pool.submit(stage.call, "finder", GOOD)
         until(finder.began.is_set, "the call never came")
         stage.gateway.drain()
-        answer = stage.call("finder", GOOD)
+        answer = stage.call("other", GOOD)
         refused(answer, 503, "the service ends")
         assert answer.headers["Retry-After"] == "1"
+        assert stage.gateway.busy
         finder.gate.set()
         assert held.result(20).status_code == 200
+
+
+def test_a_drained_gateway_goes_on_with_what_cvat_is_in_the_middle_of(monkeypatch):
+    with staged({"finder": Watched(), "other": Watched()}) as stage:
+        assert stage.call("finder", GOOD).status_code == 200
+        assert stage.gateway.busy  # the next frame may be on its way
+        stage.gateway.drain()
+        assert stage.call("finder", GOOD).status_code == 200
+        refused(stage.call("other", GOOD), 503, "the service ends")
+        refused(stage.http.get("/api/functions"), 503, "the service ends")
+        monkeypatch.setattr("agent.doors.gateway.app.SERIAL_GAP", 0.0)
+        assert not stage.gateway.busy
+        refused(stage.call("finder", GOOD), 503, "the service ends")
 
 
 def test_a_closed_gateway_gives_up_what_it_holds():
@@ -213,3 +227,17 @@ def test_the_id_that_cvats_editor_takes_for_its_own_sam(caplog):
     with staged({"pth-facebookresearch-sam-vit-h": Clicker(), "other": Clicker()}) as stage:
         assert list(stage.http.get("/api/functions").json()) == ["other"]
         assert "treats the function id" in stage.gateway.health().text
+
+
+def test_a_port_is_never_given_to_another_model():
+    first = free_port()
+    with staged({"finder": Watched(), "other": Watched()}) as stage:
+        with_gateway(stage, direct_ports=first)
+        ports = {name: f["status"]["httpPort"] for name, f in stage.http.get("/api/functions").json().items()}
+        assert ports == {"finder": first, "other": first + 1}
+        config = stage.shared.config
+        stage.shared.config = replace(config, models=config.models[1:])
+        stage.shared.pool.replace(stage.shared.config.models, config.engine)
+        stage.gateway.reload()
+        ports = {name: f["status"]["httpPort"] for name, f in stage.http.get("/api/functions").json().items()}
+        assert ports == {"other": first + 1}

@@ -303,6 +303,11 @@ class TestInEffect:
         assert (config.gateway.port, config.service.grace_seconds) == (8072, 9), "the rest is in effect"
         assert config.server == old.server
 
+    def test_the_gateway_keeps_its_address(self, tmp_path):
+        old = load(tmp_path, "[gateway]\nport = 1")
+        config, waiting = in_effect(old, load(tmp_path, '[gateway]\nport = 2\nhost = "0.0.0.0"'))
+        assert (config.gateway.host, config.gateway.port, waiting) == ("127.0.0.1", 2, ["gateway.host"])
+
     def test_a_page_that_others_reach_keeps_its_password(self, tmp_path):
         gate = "[gateway]\n[service]\n"
         old = load(tmp_path, gate + 'host = "0.0.0.0"\nsecret_env = "WORD"')

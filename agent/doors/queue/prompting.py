@@ -5,22 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agent.clipping import clip
-from agent.contract import Detection, Frame, Mask, Polygon, PromptNeeds, Prompts, Shape
+from agent.contract import Detection, Frame, Mask, PromptNeeds, Shape
 from agent.cvat.chunks import BadFrame
 from agent.cvat.single_frames import FrameCache, KeptFrame
 from agent.cvat.task_cache import TaskCache
 from agent.doors.queue.detection import Lend, cropped
 from agent.doors.queue.parameters import InitTracking, Interact, Track
+from agent.editor_masks import as_mask
 from agent.errors import BadPrediction, BadRequest
+from agent.filters import Filters, filter_detections
 from agent.flat_shapes import write_shape
-from agent.interaction import Embeddings, interact
+from agent.interaction import Embeddings, check_prompts, interact
+from agent.labels import Thresholds
 from agent.lease import HeldLease
-from agent.outlines import polygon_to_mask
 from agent.tracking import TrackStates, begin_tracking, follow
 
 SCORE = 0
 """The number of the attribute that tells how sure an interactor is."""
+_EVERYTHING = Filters(Thresholds(0.0, {}, 0.0))
 
 
 def interact_with(
@@ -39,21 +41,6 @@ def interact_with(
             frame, digest = part, f"{digest} {region.left},{region.top},{region.right},{region.bottom}"
         found = lease.result(interact(hosted, embeddings, frame, wanted.prompts, digest=digest))
         return {"shapes": [shape for detection in found for shape in _shapes(detection, frame)]}
-
-
-def check_prompts(prompts: Prompts, needs: PromptNeeds) -> None:
-    """BadRequest where an interactor cannot answer to what was marked."""
-    marked, unmarked = len(prompts.positive), len(prompts.negative)
-    if marked < needs.positive:
-        raise BadRequest(f"pos_points: got {marked} points, allowed: at least {needs.positive}")
-    if needs.negative is None and unmarked:
-        raise BadRequest(f"neg_points: got {unmarked} points, allowed: none")
-    if unmarked < (needs.negative or 0):
-        raise BadRequest(f"neg_points: got {unmarked} points, allowed: at least {needs.negative}")
-    if needs.box == "no" and prompts.box is not None:
-        raise BadRequest("obj_bbox: got a box, allowed: none")
-    if needs.box == "required" and prompts.box is None:
-        raise BadRequest("obj_bbox: got none, allowed: a box")
 
 
 def begin(
@@ -82,17 +69,14 @@ def _frame(task: int, frame: int, tasks: TaskCache, frames: FrameCache) -> KeptF
 
 
 def _shapes(detection: Detection, frame: Frame) -> Sequence[Mapping[str, Any]]:
-    """A detection as CVAT's editor takes it: masks; what else a model answers is handed on as it is."""
-    shape = detection.shape
-    if isinstance(shape, Polygon):
-        shape = polygon_to_mask(shape.points, frame.width, frame.height)
-    if shape is None:
-        return []
+    """A detection as CVAT's editor takes it: a mask; points and lines are handed on as they are."""
+    size = (frame.width, frame.height)
+    kept, _ = filter_detections([detection], *size, _EVERYTHING)
     attributes = []
     if detection.score is not None:
         attributes.append({"spec_id": SCORE, "value": f"{float(detection.score):.4g}"})
-    parts = [part for part in clip(shape, frame.width, frame.height) if not _is_empty(part)]
-    return [{**write_shape(part), "attributes": attributes} for part in parts]
+    parts = [as_mask(part.shape, size) for part in kept if part.shape is not None]
+    return [{**write_shape(part), "attributes": attributes} for part in parts if part is not None]
 
 
 def _is_empty(shape: Shape) -> bool:
