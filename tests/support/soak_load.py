@@ -6,7 +6,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -18,18 +18,14 @@ import httpx
 
 from agent.sandbox import Sandbox
 from agent.sandbox.records import LambdaRequest
-from tests.support.material import picture_bytes, write_video
 from tests.support.queue import until
 from tests.support.soak import PERSON, WATCHED, Service
-from tests.support.soak_models import LABEL, SIZE, Box, boxes, moved, square
+from tests.support.soak_models import LABEL, SLOW, boxes, moved, square
+from tests.support.soak_tasks import LABELS, Material, Shapes, differences, same
 from tests.support.tasks import Client
 
-LABELS = ("one", "two")
-"""What shapes become, by turns: those that an earlier request left behind are told from those of the present one."""
-PATIENCE = 110.0
+PATIENCE = 75.0
 """Nobody waits longer; who has no answer by then calls it a hang."""
-Shapes = Counter[tuple[int, str, Box]]
-"""Frame, label, box: how often it is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,40 +58,6 @@ class Tally:
         return [ending for ending in self.endings if ending.outcome == "failed"]
 
 
-class Material:
-    """A task of pictures or of a video, whose frames carry numbers of their own."""
-
-    def __init__(self, client: Client, folder: Path, first: int, frames: int, name: str, *, video: bool) -> None:
-        self.client, self.frames = client, frames
-        # A video's frames are numbered from 0.
-        self.numbers = range(frames) if video else range(first, first + frames)
-        files = [(f"{number:05}.jpg", picture_bytes(number, size=SIZE)) for number in self.numbers]
-        if video:
-            files = [("clip.mp4", write_video(folder / "clip.mp4", frames, SIZE).read_bytes())]
-        labels = [{"name": name} for name in (*LABELS, LABEL)]
-        data = {"chunk_size": 4, "image_quality": 90}
-        self.id = client.task(files, labels=labels, data=data, name=name, segment_size=4)
-        self.names = {label: name for name, label in client.labels(self.id).items()}
-        self.content = Shapes()
-        """What is known to be stored in it."""
-        self.turns = count()
-
-    def expected(self, label: str) -> Shapes:
-        """What a detector finds on all its frames."""
-        return Shapes((f, label, box) for f, number in enumerate(self.numbers) for box in boxes(number))
-
-    def stored(self) -> Shapes:
-        """What is stored in it."""
-        answer = self.client.get(f"/api/tasks/{self.id}/annotations").json()
-        assert (answer["tags"], answer["tracks"]) == ([], []), f"task {self.id}: {answer}"
-        return self.read(answer["shapes"])
-
-    def read(self, shapes: Sequence[dict[str, Any]]) -> Shapes:
-        """Shapes of the API's."""
-        assert all((shape["type"], shape["source"]) == ("rectangle", "auto") for shape in shapes), shapes
-        return Shapes((s["frame"], self.names[s["label_id"]], tuple(s["points"])) for s in shapes)
-
-
 class Person(threading.Thread):
     """Works through the plan, one script after the other."""
 
@@ -122,7 +84,7 @@ class Person(threading.Thread):
         answer = self._ask("annotate_frame", door, "finder", task, frame, mapping={LABEL: {"name": label}})
         if answer is not None:
             expected = Shapes((frame, label, box) for box in boxes(task.numbers[frame]))
-            _same(task.read(answer["shapes"]), expected, f"{door}: frame {frame} of task {task.id}")
+            same(task.read(answer["shapes"]), expected, f"{door}: frame {frame} of task {task.id}")
 
     def click(self, door: str) -> None:
         """A click on something."""
@@ -206,7 +168,7 @@ class Person(threading.Thread):
             found, whole = task.stored(), task.expected(label)
             # All or nothing; of CVAT's own worker also what it had found until then, but everything once.
             right = found in (task.content, whole) or (door == "gateway" and found <= whole)
-            assert right, f"{kind} of task {task.id}, cancelled: {_differences(found, whole)}"
+            assert right, f"{kind} of task {task.id}, cancelled: {differences(found, whole)}"
             task.content = found
             return None
         self._wait(task, lambda row: row.ended is not None)
@@ -214,7 +176,7 @@ class Person(threading.Thread):
         self._tally.note(kind, _outcome(ended), began, str(ended["exc_info"] or "")[-300:])
         found = task.stored()
         if ended["status"] == "finished":
-            _same(found, task.expected(label), f"{kind} of task {task.id}")
+            same(found, task.expected(label), f"{kind} of task {task.id}")
         else:
             assert found in (task.content, Shapes()), f"{kind} of task {task.id} left {found} behind"
             self._catch_breath(door)
@@ -244,15 +206,6 @@ def _outcome(ended: dict[str, Any]) -> str:
     return "completed" if ended["status"] == "finished" else "failed"
 
 
-def _same(found: Shapes, expected: Shapes, what: str) -> None:
-    assert found == expected, f"{what}: {_differences(found, expected)}"
-
-
-def _differences(found: Shapes, expected: Shapes) -> str:
-    more, less = list((found - expected).items()), list(expected - found)
-    return f"{found.total()} shapes of {expected.total()}; too many: {more[:3]}; missing: {less[:3]}"
-
-
 SCRIPTS = {"frame": 35, "click": 25, "follow": 12, "mistake": 1, "whole_task": 9}
 """How often people do what, in relation to each other."""
 
@@ -268,11 +221,13 @@ class Load:
         self._rng, self._lock = random.Random(requests), threading.Lock()
         firsts = count(0, 20)
 
-        def make(frames: int, name: str, *, video: bool = False) -> Material:
-            return Material(self.client, folder, next(firsts), frames, name, video=video)
+        def make(frames: int, name: str, *, video: bool = False, slow: bool = False) -> Material:
+            first = next(firsts) + slow * SLOW.start
+            return Material(self.client, folder, first, frames, name, video=video)
 
         self.shared = [make(8, "shared") for _ in range(10)] + [make(12, "shared", video=True)]
-        self.alone = [make(frames, "alone") for frames in range(4, 10)] + [make(10, "alone", video=True)]
+        self.alone = [make(frames, "alone") for frames in range(4, 10)]
+        self.alone += [make(10, "alone", video=True), make(12, "alone", slow=True)]
         self.watched = [make(4 * min(4, watched - n), f"{WATCHED} {n}") for n in range(0, watched, 4)]
         self.jobs = [job["id"] for task in self.watched for job in self.client.jobs(task.id)]
         self.free: SimpleQueue[Material] = SimpleQueue()
@@ -317,11 +272,11 @@ class Load:
     def check_stored(self) -> None:
         """Everything is in its place, once, and nothing came later."""
         for task in self.alone:
-            _same(task.stored(), task.content, f"task {task.id}, at the end")
+            same(task.stored(), task.content, f"task {task.id}, at the end")
         for task in self.watched:
-            _same(task.stored(), task.expected(LABEL), f"watched task {task.id}, at the end")
+            same(task.stored(), task.expected(LABEL), f"watched task {task.id}, at the end")
         for task in self.shared:
-            _same(task.stored(), Shapes(), f"shared task {task.id}, at the end")
+            same(task.stored(), Shapes(), f"shared task {task.id}, at the end")
 
 
 class Assigning(threading.Thread):
