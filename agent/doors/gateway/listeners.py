@@ -22,10 +22,6 @@ class Listeners:
     def use(self, addresses: list[Address]) -> None:
         """Opens what is not open, closes what is not among them. ConfigError where one cannot be had."""
         fresh: dict[Address, socket.socket] = {}
-        # The same port of another address may be in the way of the new one.
-        moved = [a for a in self._open if a not in addresses and a[1] and a[1] in {port for _, port in addresses}]
-        for address in moved:
-            self._open.pop(address).close()
         try:
             for address in addresses:
                 if address not in self._open:
@@ -33,8 +29,6 @@ class Listeners:
         except ConfigError:
             for listener in fresh.values():
                 listener.close()
-            for address in moved:
-                self._open[address] = _listen(address)
             raise
         for address in [address for address in self._open if address not in addresses]:
             self._open.pop(address).close()
