@@ -242,7 +242,7 @@ def test_the_id_that_cvats_editor_takes_for_its_own_sam(caplog):
 
 
 def test_a_port_is_never_given_to_another_model():
-    first = free_port()
+    first = free_port(2)
     with staged({"finder": Watched(), "other": Watched()}) as stage:
         with_gateway(stage, direct_ports=first)
         ports = {name: f["status"]["httpPort"] for name, f in stage.http.get("/api/functions").json().items()}
