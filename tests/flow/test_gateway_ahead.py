@@ -263,11 +263,11 @@ def test_a_request_for_one_job_of_a_server_that_does_not_tell_the_job(session, s
         task = client.task(pictures(range(300), size=(200, 32)), segment_size=100)
     row = {"id": "x", "function": {"id": "finder", "task": task}, "progress": None}
     begun = loop_of(session, row)
-    assert (len(begun.wanted), begun.begin, begun.end) == (300, 0, 3 + SEARCHED)
+    assert (len(begun.wanted), begun.begin, begun.end) == (300, 0, 3 + 2 * SEARCHED)
     for frame in (200, 201, 250, 299):
         loop = loop_of(session, {**row, "progress": int((frame + 1) / 300 * 100)})
-        # The next call is for the frame after it.
-        assert loop.begin <= frame + 1 <= loop.end
+        # The next call is for the frame after it; by the time that the progress was told, some more may have come.
+        assert loop.begin <= frame + 1 - 10 < frame + 1 <= loop.end
 
 
 def test_a_call_in_the_middle_of_a_long_request_is_found():

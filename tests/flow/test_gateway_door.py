@@ -156,11 +156,6 @@ def test_a_closed_gateway_gives_up_what_it_holds():
             stage.http.get("/api/functions")
 
 
-def refuses(port):
-    with socket.socket() as plain:
-        return plain.connect_ex(("127.0.0.1", port)) != 0
-
-
 def with_gateway(stage, **changes):
     config = stage.shared.config
     stage.shared.config = replace(config, gateway=replace(config.gateway, **changes))

@@ -14,7 +14,7 @@ from agent.doors.gateway.payload import Picture, pixels_digest
 from agent.options import Target
 
 SEARCHED = 16
-"""Frames, besides one percent of them all, among which a call's picture must be: progress is told in percents."""
+"""Frames before and behind the percent of the progress among which a call's picture must be: calls have gone on since."""
 
 Row = Mapping[str, Any]
 """A request as the server lists it."""
@@ -44,9 +44,9 @@ def loop_of(session: Session, row: Row) -> Loop:
         # Progress is that of the whole task, whose size we may not know.
         return Loop(wanted, 0, len(wanted))
     size = max(job.stop for job in work.jobs) + 1
-    reached = progress * size / 100 - 1
+    reached = progress * size / 100 - 1 - SEARCHED
     begin = next((place for place, (_, frame) in enumerate(wanted) if frame >= reached), 0)
-    return Loop(wanted, begin, begin + size // 100 + SEARCHED)
+    return Loop(wanted, begin, begin + size // 100 + 2 * SEARCHED)
 
 
 @dataclass(frozen=True, slots=True)
