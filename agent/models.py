@@ -21,6 +21,7 @@ from agent.contract import Detector, Interactor, Label, Reidentifier, Tracker, f
 from agent.equalized import Equalized, wanted_method
 from agent.errors import ModelLoadFailed, ModelNotFound, SidecarError
 from agent.model_options import check_options
+from agent.model_parts import SCHEMES
 
 GROUP = "cvat_sidecar.adapters"
 
@@ -186,7 +187,8 @@ def _number(reference: ModelReference, model: Any, name: str, default: float, lo
 
 
 def _forms() -> str:
-    return ", ".join(f"{scheme}:NAME" for scheme in known_schemes())
+    built = ", ".join(f"{scheme}:" for scheme in SCHEMES)
+    return f"{', '.join(f'{scheme}:NAME' for scheme in known_schemes())}, {built}, or an id of [[models]] (--config)"
 
 
 def _hint(text: str) -> str:

@@ -98,7 +98,8 @@ class RunReport:
             yield f"skipped     {where}: {reason}"
         if len(self.skipped) > 10:
             yield f"  … and {len(self.skipped) - 10} more (see --report)"
-        yield "time        " + ", ".join(f"{name} {value:.1f} s" for name, value in self.seconds.items())
+        if self.seconds:
+            yield "time        " + ", ".join(f"{name} {value:.1f} s" for name, value in self.seconds.items())
         yield from self.notes
 
 

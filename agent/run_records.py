@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+OTHER_SERVER = "; log in there by --auth or $CVAT_ACCESS_TOKEN, or name a server"
+"""What to do where nothing says who we are at the server of a run."""
+
 
 def pack(payload: Mapping[str, Any]) -> bytes:
     """An upload's payload as the ledger keeps it."""

@@ -14,6 +14,7 @@ from agent.options import Options, Target
 from agent.plan import Plan, check_options, frames_by_job, make_plans
 from agent.report import RunReport
 from agent.run_flow import drive
+from agent.run_records import OTHER_SERVER
 from agent.sink import DrySink, UploadSink
 from agent.surroundings import ReadyModel, Surroundings
 
@@ -59,7 +60,7 @@ def resume(run: str, around: Surroundings, *, retry_skipped: bool = False) -> Ru
         options = Options.from_json(record.options)
         session = stack.enter_context(around.open(record.server))
         if session.url != record.server:
-            raise ConfigError(f"run {record.id}: it went to {record.server}, not to {session.url}")
+            raise ConfigError(f"run {record.id}: it went to {record.server}, not to {session.url}{OTHER_SERVER}")
         work = _work(session, Target.parse(record.target), options)
         model = stack.enter_context(around.detector(options))
         if model.loaded.version != record.model_version:

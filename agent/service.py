@@ -138,7 +138,7 @@ class Service:
                 log.error("service.toml is not taken, everything stays as it is: %s", error)
                 return False
             lines = changes(old, new)
-            log.info("service.toml was read again: %s", f"{len(lines)} changes" if lines else "nothing has changed")
+            log.info("service.toml was read again: %s", f"{len(lines)} changes" if lines else "nothing new for now")
             for line in lines:
                 log.info("changed: %s", line)
             for key in waiting:

@@ -13,6 +13,7 @@ from agent.cvat.session import Session, open_session
 from agent.cvat.uploads import JobUploads, untouched
 from agent.errors import BadRequest, ConfigError, ServerRefused
 from agent.ledger import KINDS, Ledger
+from agent.run_records import OTHER_SERVER
 
 VALUES = ("attribute", "text", "label", "identity")
 """What `enrich` writes into shapes; masks and skeletons are shapes of its own."""
@@ -45,7 +46,7 @@ def undo_run(run: str, server: ServerSettings, ledger: Path | None, *, changed_t
         with book.hold(number):
             record = book.run(number)
             if session.url != record.server:
-                raise ConfigError(f"run {record.id}: it went to {record.server}, not to {session.url}")
+                raise ConfigError(f"run {record.id}: it went to {record.server}, not to {session.url}{OTHER_SERVER}")
             if record.command == "enrich" and record.model_version in VALUES:
                 raise BadRequest(
                     f"run {record.id}: it changed values of shapes that were there; `runs restore --values` brings the"

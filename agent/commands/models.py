@@ -86,6 +86,8 @@ def bench(
             f"{row['model']:<{width}} {row['precision']:6.3f}  {row['precision_50']:6.3f}  {masks}"
             f"  {row['frames_per_second']:8.1f}  {row['memory'] / 2**20:6.0f}  {row['failed']:6}"
         )
+    columns = "  ".join(f"{row['model'].rpartition('/')[2][-20:]:>20}" for row in rows)
+    click.echo(f"mAP by label{'':<{max(0, width - 10)}}  {columns}")
     for label in sorted({name for row in rows for name in row["by_label"]}):
-        shown = "  ".join(f"{row['by_label'].get(label, 0.0):.3f}" for row in rows)
+        shown = "  ".join(f"{row['by_label'].get(label, 0.0):20.3f}" for row in rows)
         click.echo(f"  {label:<{max(12, width)}}  {shown}")

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     "--config",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     envvar="CVAT_SIDECAR_CONFIG",
-    required=True,
+    default=Path("service.toml"),
+    show_default=True,
     help="The service.toml to serve.",
 )
 @click.pass_context

@@ -14,7 +14,7 @@ from agent.cvat.session import Session
 from agent.cvat.uploads import JobUploads
 from agent.cvat.work import TaskWork, find_work
 from agent.enrich.looks import EnrichOptions, JobShapes, Looked, look, read_job
-from agent.enrich.shapes import Changes, ShapeBook
+from agent.enrich.shapes import Changes, ShapeBook, check_attribute
 from agent.errors import BadRequest, RequestCancelled
 from agent.ledger import Ledger
 from agent.options import Target
@@ -43,6 +43,9 @@ def enrich_target(
         if not report.total:
             more = " that this program made and nobody changed (--of auto or all: more)" if options.of == "own" else ""
             raise BadRequest(f"{target}: it holds no shapes to look at{more}")
+        for part in work:
+            if wanted := options.attribute or ("text" if options.gives == "text" else ""):
+                check_attribute(part.labels, options.labels, wanted, f"task {part.task_id}")
         if not dry_run:
             report.run = ledger.begin(
                 server=session.url, user=session.user, target=str(target), model=f"{MODEL} {options.model}",

@@ -203,6 +203,25 @@ def test_a_cancelled_request_is_read_no_further():
         assert stage.call("finder", {"image": image_of(picture_bytes(7))}).json()[0]["points"][0] == 7
 
 
+def test_cancelled_on_the_page_it_is_cancelled_in_cvat():
+    finder = Watched(batch_size=2)
+    with placed(finder) as (stage, client):
+        task = client.task(pictures(range(200)))
+        finder.gate.clear()
+        client.post("/api/lambda/requests", json={"function": "finder", "task": task})
+
+        def reading():
+            return [r for r in stage.shared.activity.running() if r.kind == "annotate_task"]
+
+        until(reading, "nothing was read ahead")
+        assert stage.shared.activity.cancel(reading()[0].id)
+        finder.gate.set()
+        until(lambda: stage.sandbox.requests.matching("DELETE", "/api/lambda/requests"), "CVAT never heard of it")
+        until(lambda: not reading(), "it never ended")
+        assert [r.outcome for r in stage.shared.activity.finished() if r.kind == "annotate_task"] == ["cancelled"]
+        assert sum(map(len, finder.batches)) < 100
+
+
 def test_without_a_login_nobody_is_asked():
     finder = Watched(seconds=0.005)
     with placed(finder, shared={"server": ServerSettings()}) as (stage, client):

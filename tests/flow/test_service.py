@@ -217,7 +217,7 @@ class TestReadingAgain:
         caplog.set_level(logging.INFO)
         service.page.until(lambda now: now["ready"])
         assert service.service.reload()
-        assert "nothing has changed" in caplog.text
+        assert "nothing new for now" in caplog.text
         service.page.until(lambda now: now["ready"])
         assert len(load.loads) == 1
 

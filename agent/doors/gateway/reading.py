@@ -20,7 +20,7 @@ from agent.doors.gateway.detector import Detecting
 from agent.doors.gateway.payload import Picture, pixels_digest
 from agent.doors.gateway.serial import Row, find_picture, loop_of
 from agent.doors.gateway.window import Answer, Budget, Entry, Window
-from agent.errors import BadPrediction, ServerRefused, ServerUnavailable
+from agent.errors import BadPrediction, RequestCancelled, ServerRefused, ServerUnavailable
 from agent.host import BATCH, Prediction
 from agent.interaction import size_of
 
@@ -85,11 +85,15 @@ class Reading:
             self.window.open(found.place)
             model, title = self.detecting.hosted.id, f"task {self.row['function']['task']}"
             with (
+                suppress(RequestCancelled),
                 self._shared.pool.use(model) as hosted,
-                self._shared.activity.begin("gateway", "ahead", model, title) as request,
+                self._shared.activity.begin("gateway", "annotate_task", model, title) as request,
             ):
                 if hosted.load == self.detecting.hosted.load:
                     self._work(frames, len(loop.wanted), request)
+                if request.cancelled.is_set():
+                    self._cancel_there()
+                    request.check()
         return True
 
     # ------------------------------------------------------------------ frames
@@ -183,6 +187,14 @@ class Reading:
         except ServerUnavailable:
             return True
         return row["status"] in ("queued", "started") and row.get("enqueued") == self.row.get("enqueued")
+
+    def _cancel_there(self) -> None:
+        """Ends CVAT's request too: whoever cancels it on our page means that, and not that it goes on more slowly."""
+        path = f"/api/lambda/requests/{quote(str(self.row['id']), safe='=&')}"
+        try:
+            self._shared.session.request("DELETE", path)
+        except (ServerRefused, ServerUnavailable) as error:
+            log.warning("gateway: CVAT's request goes on, it could not be cancelled: %s", error)
 
     def _keep(self, batch: Batch, future: Future[list[Prediction]]) -> None:
         with self.window.changed:
