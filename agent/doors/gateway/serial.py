@@ -14,7 +14,7 @@ from agent.doors.gateway.payload import Picture, pixels_digest
 from agent.options import Target
 
 SEARCHED = 16
-"""Frames before and behind the percent of the progress among which a call's picture must be: calls have gone on since."""
+"""Frames before and behind the percent of the progress among which a call's picture must be: calls go on meanwhile."""
 
 Row = Mapping[str, Any]
 """A request as the server lists it."""
