@@ -3,6 +3,7 @@
 import base64
 import logging
 import socket
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -210,6 +211,28 @@ def test_another_port_and_another_model():
             assert answer.json()[0]["points"][0] == 3
             for gone in (old, f"http://127.0.0.1:{first}"):
                 until(lambda gone=gone: hangs_up(gone), "the old port is still there")
+
+
+def test_no_call_is_lost_while_servers_are_exchanged():
+    """Each on a connection of its own, as CVAT makes them."""
+    first = free_port(1)
+    with staged({"finder": Watched()}) as stage, ThreadPoolExecutor(3) as pool:
+        ended = threading.Event()
+
+        def calls():
+            found = []
+            while not ended.is_set():
+                found.append(stage.call("finder", GOOD, Connection="close").status_code)
+            return found
+
+        callers = [pool.submit(calls) for _ in range(3)]
+        for turn in range(6):
+            with_gateway(stage, direct_ports=None if turn % 2 else first)
+            assert works(stage)
+        ended.set()
+        statuses = [status for caller in callers for status in caller.result(60)]
+    assert len(statuses) > 10
+    assert set(statuses) == {200}
 
 
 def test_bad_settings_leave_the_old_ones():

@@ -1,12 +1,8 @@
-"""The HTTP side: routes, bounds, and errors as one line of JSON.
-
-CVAT passes on the status of an error and loses its text, so that the reason is in our log as well.
-"""
+"""The HTTP side: routes and bounds."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -21,16 +17,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agent.doors.gateway.access import Access
 from agent.doors.gateway.answering import Answering
-from agent.doors.gateway.call import Call, Refused, reason_of, status_of
+from agent.doors.gateway.call import Call, Refused
 from agent.doors.gateway.listing import Menu
-from agent.errors import BadPrediction, ModelNotFound, SidecarError
+from agent.doors.gateway.refusals import NAME_HEADER, caller, failed, not_here, refusal, told
+from agent.errors import ModelNotFound, SidecarError
 from agent.lanes import Lane
 from agent.service_config import GatewaySettings
 
 log = logging.getLogger(__name__)
 
 MIB = 2**20
-NAME_HEADER = "x-nuclio-function-name"
 SERIAL_GAP = 10.0
 """Seconds after its last call for which a request of CVAT's counts as running."""
 _GRACE = 1.0
@@ -69,7 +65,7 @@ class App:
 
         A request that loses one call fails as a whole, and with it what it has not stored yet.
         """
-        lasts = self.last.values() if function is None else [self.last.get(function, -SERIAL_GAP)]
+        lasts = list(self.last.values()) if function is None else [self.last.get(function, -SERIAL_GAP)]
         return any(time.monotonic() - last < SERIAL_GAP for last in lasts)
 
     def _is_called_serially(self, model: str) -> bool:
@@ -86,16 +82,16 @@ class App:
             Route("/api/function_invocations", self._invoke, methods=["POST"]),
             Route("/", self._invoke, methods=["POST"]),
         ]
-        inner = Starlette(routes=routes, exception_handlers={HTTPException: _not_here, Exception: _failed})
+        inner = Starlette(routes=routes, exception_handlers={HTTPException: not_here, Exception: failed})
         inner.router.redirect_slashes = False
         return _Gate(inner, self.rules)
 
     async def _list(self, request: Request) -> Response:
-        return _json(self.menu.functions())
+        return told(self.menu.functions())
 
     async def _look(self, request: Request) -> Response:
         try:
-            return _json(self.menu.function(request.path_params["name"]))
+            return told(self.menu.function(request.path_params["name"]))
         except SidecarError as error:
             return refusal(request, error)
 
@@ -114,11 +110,11 @@ class App:
                     raise Refused("the service ends", 503)
                 if self._is_called_serially(model):
                     self.last[model] = time.monotonic()
-                return _reply(await self._answer(model, body, call, rules, claim.run))
+                return Response(await self._answer(model, body, call, rules, claim.run), media_type="application/json")
             except TimeoutError:
                 return refusal(request, Refused(f"the body has not come within {call.seconds:g} s", 408))
             except ClientDisconnect:
-                log.info("gateway: %s hung up", _from(request))
+                log.info("gateway: %s hung up", caller(request))
                 return Response(status_code=400)
             except Exception as error:
                 return refusal(request, error)
@@ -196,8 +192,8 @@ async def _body(request: Request, limit: int, most: int) -> bytes:
     A limit of 0 keeps nothing, and refuses nothing.
     """
     too_large = Refused(f"body: it is larger than allowed: {limit / MIB:.3g} MiB", 413)
-    told = request.headers.get("content-length", "")
-    size = int(told) if told.isdigit() else 0
+    length = request.headers.get("content-length", "")
+    size = int(length) if length.isdigit() else 0
     if size > max(most, limit):
         raise too_large
     pieces, got = [], 0
@@ -229,43 +225,3 @@ def _post(loop: asyncio.AbstractEventLoop, answer: asyncio.Future[bytes], outcom
         loop.call_soon_threadsafe(put)
     except RuntimeError:
         log.debug("gateway: it has closed; an answer comes too late")
-
-
-def _json(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(json.dumps(value).encode(), status, headers, "application/json")
-
-
-def _reply(body: bytes) -> Response:
-    return Response(body, media_type="application/json")
-
-
-def _from(request: Request) -> str:
-    name = request.headers.get(NAME_HEADER)
-    who = request.client.host if request.client else "somebody"
-    return f"{who}{f', for {name[:80]!r}' if name else ''}"
-
-
-def refusal(request: Request, error: BaseException) -> Response:
-    """An error as the caller sees it; the log has the reason."""
-    status, text = status_of(error)
-    foreign = not isinstance(error, SidecarError)
-    # What failed in the model was logged there already, with its trace.
-    level = logging.ERROR if foreign else logging.DEBUG if isinstance(error, BadPrediction) else logging.WARNING
-    log.log(
-        level, "gateway: %s from %s: %d: %s", request.method,
-        _from(request), status, reason_of(error), exc_info=error if foreign else None,
-    )  # fmt: skip
-    headers = {"Retry-After": "1"} if status in (429, 503) else {}
-    return _json({"message": text}, status, headers)
-
-
-async def _not_here(request: Request, error: Exception) -> Response:
-    status = error.status_code if isinstance(error, HTTPException) else 404
-    allowed = "GET /api/functions, GET /api/functions/NAME, POST /api/function_invocations, POST / at a function's port"
-    text = f"{request.method} {request.url.path[:80]}: not here, allowed: {allowed}"
-    log.warning("gateway: %s: %d: %s", _from(request), status, text)
-    return _json({"message": text}, status)
-
-
-async def _failed(request: Request, error: Exception) -> Response:
-    return refusal(request, error)

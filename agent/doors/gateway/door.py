@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import logging
-import socket
-import threading
 from collections.abc import Mapping
-
-import uvicorn
 
 from agent.doors import DoorHealth, Shared
 from agent.doors.gateway.access import Access
@@ -17,13 +13,14 @@ from agent.doors.gateway.app import App, Rules
 from agent.doors.gateway.call import Refused
 from agent.doors.gateway.listeners import Address, Listeners
 from agent.doors.gateway.listing import Menu
+from agent.doors.gateway.server import Server
 from agent.errors import ConfigError
 from agent.lanes import Lane
 from agent.service_config import Config, GatewaySettings
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 1.0
+PATIENCE = 2.0
 """Seconds that closing waits for the server."""
 LAST_PORT = 65535
 
@@ -35,12 +32,12 @@ class Gateway:
 
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
-        self._listeners = Listeners()
+        self._listeners: Listeners | None = None
         self._rules: Rules | None = None
         self._ports: Mapping[str, int] = {}
         self._assigned: dict[str, int] = {}
         """The port that a model has, or has had: CVAT goes on calling it for requests that run."""
-        self._server: _Server | None = None
+        self._server: Server | None = None
         self.menu = Menu(shared, lambda: self._ports)
         self.ahead = Ahead(shared)
         self._app = App(self.menu, Answering(shared, self.menu, self.ahead), self._present_rules)
@@ -70,8 +67,7 @@ class Gateway:
         self.ahead.close()
         if self._server is not None:
             self._server.close(PATIENCE)
-            self._server = None
-        self._listeners.close()
+        self._server = self._listeners = None
 
     def reload(self) -> None:
         """Other settings. ConfigError where they cannot be; then the old ones stay."""
@@ -101,7 +97,8 @@ class Gateway:
         """The dashboard's address, http://host:port."""
         settings = self._present_rules().settings
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        return f"http://{host}:{self._listeners.port((settings.host, settings.port))}"
+        port = self._listeners.port((settings.host, settings.port)) if self._listeners else settings.port
+        return f"http://{host}:{port}"
 
     def _present_rules(self) -> Rules:
         if self._rules is None:
@@ -114,21 +111,26 @@ class Gateway:
             raise ConfigError(f"{config.file}: gateway: got no such table, allowed: [gateway]")
         access = Access.of(settings, f"{config.file}: gateway")
         direct = _direct_ports(config, settings, self._assigned)
-        addresses: list[Address] = [(settings.host, port) for port in (settings.port, *direct)]
-        before = self._listeners.addresses
-        self._listeners.use(addresses)
-        lane = Lane("gateway", settings.concurrency)
-        if self._rules is not None and self._rules.lane.places == settings.concurrency:
-            lane = self._rules.lane
-        self._rules, self._ports = (
-            Rules(settings, access, lane, direct),
-            {model: port for port, model in direct.items()},
-        )
+        before = self._rules, self._ports
+        lane = before[0].lane if before[0] is not None else None
+        if lane is None or lane.places != settings.concurrency:
+            lane = Lane("gateway", settings.concurrency)
+        self._rules = Rules(settings, access, lane, direct)
+        self._ports = {model: port for port, model in direct.items()}
+        try:
+            self._listen([(settings.host, port) for port in (settings.port, *direct)])
+        except ConfigError:
+            if before[0] is None:
+                self.close()
+            self._rules, self._ports = before
+            raise
         self.ahead.reset()
-        if self._server is None or before != self._listeners.addresses:
-            old, self._server = self._server, _Server(self._app, self._listeners.lend())
-            if old is not None:
-                old.leave()
+
+    def _listen(self, addresses: list[Address]) -> None:
+        if self._server is None or self._listeners is None:
+            self._server = Server(self._app.build())
+            self._listeners = Listeners(self._server.listen, self._server.forget)
+        self._listeners.use(addresses)
 
 
 def _direct_ports(config: Config, settings: GatewaySettings, assigned: dict[str, int]) -> dict[int, str]:
@@ -149,41 +151,3 @@ def _direct_ports(config: Config, settings: GatewaySettings, assigned: dict[str,
         assigned.clear()
         raise ConfigError(f"{config.file}: gateway: direct_ports: got {first} to {last}, allowed: {allowed}")
     return {assigned[model.id]: model.id for model in config.models if "gateway" in model.doors}
-
-
-class _Server:
-    """uvicorn in a thread."""
-
-    def __init__(self, app: App, sockets: list[socket.socket]) -> None:
-        config = uvicorn.Config(
-            app.build(),
-            http="h11",
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            log_level="error",
-            access_log=False,
-            server_header=False,
-            # Whoever forwards calls must not choose the address that `allow` looks at.
-            proxy_headers=False,
-            timeout_graceful_shutdown=1,
-        )
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, args=(sockets,), name="gateway", daemon=True)
-        self._thread.start()
-
-    @property
-    def alive(self) -> bool:
-        return self._thread.is_alive()
-
-    def leave(self) -> None:
-        """Takes no more connections, and ends when the open ones are done."""
-        self._server.config.timeout_graceful_shutdown = None
-        self._server.should_exit = True
-
-    def close(self, patience: float) -> None:
-        self._server.should_exit = True
-        self._thread.join(patience)
-        if self._thread.is_alive():
-            self._server.force_exit = True
-            self._thread.join(patience)

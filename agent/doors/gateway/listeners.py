@@ -1,11 +1,9 @@
-"""The gateway's ports: opened by us, so that a taken one is an error in service.toml and not one of the server's.
-
-They outlive a server: while one is replaced by another, callers wait in the ports' queues and are not turned away.
-"""
+"""The gateway's ports: opened by us, so that a taken one is an error in service.toml and not one of the server's."""
 
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 
 from agent.errors import ConfigError
 
@@ -14,13 +12,22 @@ _QUEUE = 512
 
 
 class Listeners:
-    """Listening sockets, by the address that was asked for."""
+    """Listening sockets, by the address that was asked for.
 
-    def __init__(self) -> None:
+    `serve` is given each that is opened; `forget` closes one for good.
+    """
+
+    def __init__(self, serve: Callable[[socket.socket], None], forget: Callable[[socket.socket], None]) -> None:
+        self._serve, self._forget = serve, forget
         self._open: dict[Address, socket.socket] = {}
 
     def use(self, addresses: list[Address]) -> None:
         """Opens what is not open, closes what is not among them. ConfigError where one cannot be had."""
+        # The same port of another address may be in the way of the new one.
+        ports = {port for _, port in addresses}
+        moved = [address for address in self._open if address not in addresses and address[1] and address[1] in ports]
+        for address in moved:
+            self._forget(self._open.pop(address))
         fresh: dict[Address, socket.socket] = {}
         try:
             for address in addresses:
@@ -29,27 +36,20 @@ class Listeners:
         except ConfigError:
             for listener in fresh.values():
                 listener.close()
+            self._add({address: _listen(address) for address in moved})
             raise
+        self._add(fresh)
         for address in [address for address in self._open if address not in addresses]:
-            self._open.pop(address).close()
-        self._open |= fresh
-
-    @property
-    def addresses(self) -> set[Address]:
-        return set(self._open)
+            self._forget(self._open.pop(address))
 
     def port(self, address: Address) -> int:
         """The port's number, also where any was asked for."""
         return int(self._open[address].getsockname()[1])
 
-    def lend(self) -> list[socket.socket]:
-        """Sockets for a server, which closes them when it ends."""
-        return [listener.dup() for listener in self._open.values()]
-
-    def close(self) -> None:
-        for listener in self._open.values():
-            listener.close()
-        self._open.clear()
+    def _add(self, fresh: dict[Address, socket.socket]) -> None:
+        for address, listener in fresh.items():
+            self._serve(listener)
+            self._open[address] = listener
 
 
 def _listen(address: Address) -> socket.socket:
