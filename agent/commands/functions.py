@@ -16,8 +16,7 @@ _CONFIG = click.option(
     "--config",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     envvar="CVAT_SIDECAR_CONFIG",
-    default=Path("service.toml"),
-    show_default=True,
+    required=True,
     help="The service.toml that names the models and the server.",
 )
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -39,7 +38,6 @@ def register(models: tuple[str, ...], public: bool, as_json: bool, config: Path)
     They are yours, or of the [cvat] organization.
     """
     _run(config, as_json, lambda registrar: registrar.register(models, public=public))
-    click.echo("A service that runs already takes new functions up when it gets SIGHUP.", err=True)
 
 
 @command.command("list")

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     "--config",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     envvar="CVAT_SIDECAR_CONFIG",
-    default=Path("service.toml"),
-    show_default=True,
+    required=True,
     help="The service.toml to serve.",
 )
 @click.pass_context
