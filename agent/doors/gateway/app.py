@@ -128,14 +128,14 @@ class App:
 
         def work() -> None:
             self.calls.add(call)
+            outcome: bytes | BaseException
             try:
-                reply = self.answering.answer(model, body, call, rules.settings.max_megapixels)
+                outcome = self.answering.answer(model, body, call, rules.settings.max_megapixels)
             except BaseException as error:
-                _post(loop, answer, error)
-            else:
-                _post(loop, answer, reply)
-            finally:
-                self.calls.discard(call)
+                outcome = error
+            # Whoever hears the answer finds the gateway done with it.
+            self.calls.discard(call)
+            _post(loop, answer, outcome)
 
         run(work)
         try:
