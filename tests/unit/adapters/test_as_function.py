@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from agent import models
+from agent.compose import named
 from agent.contract import (
     Attribute,
     Cuboid,
@@ -59,7 +59,7 @@ def handed_over(monkeypatch):
 
     def load(*detections, kind="detector", threshold=0.0):
         loaded = LoadedModel(ModelReference("x", "y"), Fixed(*detections), kind, LABELS, default_threshold=threshold)
-        monkeypatch.setattr(models, "load_model", lambda *args, **options: loaded)
+        monkeypatch.setattr(named, "open_named", lambda *args, **options: loaded)
         parameters = dict([parsers.parse_function_parameter("model=str:x:y")])
         return common.FunctionLoader("adapters.as_function", None, parameters).load()
 
@@ -149,15 +149,78 @@ def test_wrong_answers_and_kinds(handed_over):
         ask(handed_over(Detection("zebra", Rectangle(1, 2, 3, 4))))
     with pytest.raises(BadPrediction, match="unknown attribute 'age'"):
         ask(handed_over(Detection("car", Rectangle(1, 2, 3, 4), attributes={"age": "9"})))
-    with pytest.raises(ModelLoadFailed, match="is of the kind tracker"):
-        handed_over(kind="tracker")
+    with pytest.raises(ModelLoadFailed, match="is of the kind reid, allowed: detector, interactor, tracker"):
+        handed_over(kind="reid")
 
 
 def test_lists_are_given_as_json(tmp_path):
     from tests.support.onnx_graphs import constant_graph
 
     path = constant_graph(tmp_path / "m.onnx", {"o": np.zeros((6, 84), np.float32)})
-    texts = [f"model=str:local:{path}", 'labels=str:["car", "bus"]', "nms_iou=float:0.4", "threads=int:1"]
-    parameters = dict(parsers.parse_function_parameter(text) for text in texts)
-    function = common.FunctionLoader("adapters.as_function", None, parameters).load()
+    function = loaded(f"model=str:local:{path}", 'labels=str:["car", "bus"]', "nms_iou=float:0.4", "threads=int:1")
     assert [label.name for label in function.spec.labels] == ["car", "bus"]
+
+
+def loaded(*texts):
+    """A function as cvat-cli loads it for `-p` of each text."""
+    parameters = dict(parsers.parse_function_parameter(text) for text in texts)
+    return common.FunctionLoader("adapters.as_function", None, parameters).load()
+
+
+def marks(positive=(), negative=(), box=None):
+    from types import SimpleNamespace
+
+    return SimpleNamespace(pos_points=positive, neg_points=negative, bounding_box=box)
+
+
+def test_interactors_say_what_they_need_and_answer_in_masks():
+    image = Image.fromarray(np.kron([[0, 0, 0], [0, 255, 0], [0, 0, 0]], np.ones((40, 40))).astype(np.uint8))
+    box = loaded("model=str:opencv:grabcut")
+    assert (box.spec.min_pos_points, box.spec.min_neg_points, box.spec.min_bounding_boxes) == (0, 0, 1)
+    seen = box.preprocess_image(None, image)
+    (found,) = box.detect(None, seen, marks([(60.0, 60.0)], box=((85.0, 85.0), (35.0, 35.0))))
+    assert (found.type, found.points[-4:]) == ("mask", [40, 40, 79, 79])
+    # Scissors draw an outline, which CVAT's editor does not take.
+    clicks = loaded("model=str:opencv:scissors")
+    assert (clicks.spec.min_pos_points, clicks.spec.min_bounding_boxes) == (3, None)
+    corners = [(40.0, 40.0), (80.0, 40.0), (80.0, 80.0), (40.0, 80.0)]
+    (found,) = clicks.detect(None, clicks.preprocess_image(None, image), marks(corners))
+    assert found.type == "mask"
+    np.testing.assert_allclose(found.points[-4:], [40, 40, 79, 79], atol=2)
+    assert clicks.detect(None, clicks.preprocess_image(None, image), marks([(-9.0, -9.0)] * 3)) == []
+
+
+def test_an_interactors_opinion_comes_along(tmp_path):
+    from tests.support.onnx_graphs import sam_pair
+
+    encoder, decoder = sam_pair(tmp_path)
+    function = loaded(f"model=str:local:{encoder}", f"decoder=str:{decoder}")
+    assert (function.spec.min_pos_points, function.spec.min_bounding_boxes) == (0, 0)
+    (found,) = function.detect(
+        None, function.preprocess_image(None, Image.new("RGB", (128, 64))), marks([(60.0, 32.0)])
+    )
+    ((opinion,),) = [found.attributes]
+    assert (opinion.spec_id, opinion.value) == (cvataa.InteractionResultAttributes.CONFIDENCE, "0.9")
+
+
+def test_trackers_go_on_from_the_state_that_cvats_agent_keeps():
+    function = loaded("model=str:opencv:mil")
+    assert function.spec.supported_shape_types == {"rectangle"}
+    rng = np.random.default_rng(0)
+    square = rng.integers(0, 255, (40, 40, 3), np.uint8)
+
+    def picture(left):
+        image = np.full((120, 200, 3), 90, np.uint8)
+        image[40:80, left : left + 40] = square
+        return function.preprocess_image(None, Image.fromarray(image))
+
+    start = cvataa.TrackableShape(type="rectangle", points=[40, 40, 80, 80])
+    state = function.init_tracking_state(None, picture(40), start)
+    first = list(state)
+    for left in (46, 52, 58):
+        found = function.track(None, picture(left), state)
+    assert found.type == "rectangle"
+    np.testing.assert_allclose(found.points, [58, 40, 98, 80], atol=12)
+    assert state != first
+    with pytest.raises(ValueError, match="got a points, allowed: rectangle"):
+        function.init_tracking_state(None, picture(40), cvataa.TrackableShape(type="points", points=[1, 2]))
