@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError
 from dataclasses import replace
 from typing import Protocol
 
@@ -28,9 +29,9 @@ class Predictor(Protocol):
     batch_size: int
 
     def stream(
-        self, batches: Iterable[list[Frame]], context: Context
+        self, batches: Iterable[list[Frame]], context: Context, *, wanted: Callable[[], bool]
     ) -> Iterator[tuple[list[Frame], list[Prediction]]]:
-        """Batches and their predictions, in order."""
+        """Batches and their predictions, in order. CancelledError where one is not `wanted` any more."""
         ...
 
 
@@ -49,7 +50,7 @@ def annotate(
     with BadPrediction. RequestCancelled leaves through here when the lease ends; what was handed to the sink stays.
     """
     flow, names = _Flow(plan, sink, report), plan.label_names
-    for batch, predictions in host.stream(flow.batches(frames, host.batch_size), plan.context):
+    for batch, predictions in _predicted(flow.batches(frames, host.batch_size), host, plan.context, lease, report):
         for part, found in zip(batch, check_predictions(predictions, batch, plan.model.labels), strict=True):
             place, frame = flow.in_hand.popleft()
             if isinstance(found, BadPrediction):
@@ -65,6 +66,17 @@ def annotate(
                 preview.add(plan.work.task_id, frame, kept)
         lease.check_in(report.done, report.total)
     sink.close()
+
+
+def _predicted(
+    batches: Iterable[list[Frame]], host: Predictor, context: Context, lease: Lease, report: RunReport
+) -> Iterator[tuple[list[Frame], list[Prediction]]]:
+    """Batches and their predictions; no batch begins that is not wanted any more."""
+    try:
+        yield from host.stream(batches, context, wanted=lease.wanted)
+    except CancelledError:
+        lease.check_in(report.done, report.total)  # it knows why nobody wants it
+        raise
 
 
 class _Flow:

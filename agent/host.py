@@ -29,6 +29,12 @@ INTERACTIVE, BATCH = 0, 1
 
 T = TypeVar("T")
 
+
+def always() -> bool:
+    """Whether work is wanted that nobody takes back."""
+    return True
+
+
 _PRIORITY: contextvars.ContextVar[int] = contextvars.ContextVar("priority", default=INTERACTIVE)
 
 
@@ -46,6 +52,7 @@ class _Job:
     """What to do; or else frames for the detector, which may go with others."""
     frames: Sequence[Frame] = field(default=(), compare=False)
     context: Context | None = field(default=None, compare=False)
+    wanted: Callable[[], bool] = field(default=always, compare=False)
     caller: contextvars.Context = field(default_factory=contextvars.copy_context, compare=False)
     """So that a log line of the model's names the request that it belongs to."""
 
@@ -86,25 +93,32 @@ class Host:
         """How many calls wait for the model."""
         return len(self._jobs)
 
-    def submit(self, frames: Sequence[Frame], context: Context, priority: int = BATCH) -> Future[list[Prediction]]:
+    def submit(
+        self, frames: Sequence[Frame], context: Context, priority: int = BATCH, wanted: Callable[[], bool] = always
+    ) -> Future[list[Prediction]]:
         """The predictions for a batch, one for each frame, once its turn has come; a closed host cancels it.
 
-        Calls that wait with the same context and priority are put together, up to `batch_size` frames.
+        Calls that wait with the same context and priority are put together, up to `batch_size` frames. Where `wanted`,
+        which is asked in the model's thread before the batch and has to answer at once, says no, it is cancelled too.
         """
-        return self._put(_Job(priority, next(self._numbers), Future(), frames=frames, context=context))
+        number = next(self._numbers)
+        return self._put(_Job(priority, number, Future(), frames=frames, context=context, wanted=wanted))
 
     def call(self, work: Callable[[], T], priority: int = INTERACTIVE) -> Future[T]:
         """What `work` gives, in the model's thread: for what is not detection. A closed host cancels it."""
         return self._put(_Job(priority, next(self._numbers), Future(), work=work))
 
     def stream(
-        self, batches: Iterable[list[Frame]], context: Context, ahead: int = 2
+        self, batches: Iterable[list[Frame]], context: Context, *, wanted: Callable[[], bool] = always, ahead: int = 2
     ) -> Iterator[tuple[list[Frame], list[Prediction]]]:
-        """Batches and their predictions, in order; the next batches are fetched while the model works."""
+        """Batches and their predictions, in order; the next batches are fetched while the model works.
+
+        CancelledError where a batch is not `wanted` any more when its turn comes, and when the host is closed.
+        """
         running: deque[tuple[list[Frame], Future[list[Prediction]]]] = deque()
         try:
             for batch in batches:
-                running.append((batch, self.submit(batch, context)))
+                running.append((batch, self.submit(batch, context, wanted=wanted)))
                 # Give back what is finished, and never hold more than `ahead` batches of frames.
                 while running and (len(running) >= ahead or running[0][1].done()):
                     frames, answer = running.popleft()
@@ -150,7 +164,7 @@ class Host:
 
     def _run(self) -> None:
         while jobs := self._next():
-            if not (jobs := [job for job in jobs if job.answer.set_running_or_notify_cancel()]):
+            if not (jobs := [job for job in jobs if _begins(job)]):
                 continue
             began = time.perf_counter()
             jobs[0].caller.run(self._answer, jobs)
@@ -203,6 +217,13 @@ class Host:
             log.warning("a batch of %d frames failed, trying them one by one", len(frames), exc_info=True)
         # One bad frame must not cost the others.
         return [self._predict([frame], context)[0] for frame in frames]
+
+
+def _begins(job: _Job) -> bool:
+    """Whether a job whose turn has come is still wanted."""
+    if not job.wanted():
+        job.answer.cancel()
+    return job.answer.set_running_or_notify_cancel()
 
 
 def _lists(answer: Sequence[Sequence[Detection]], count: int) -> list[Prediction]:

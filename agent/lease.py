@@ -34,6 +34,10 @@ class Lease(Protocol):
         """Reports progress; raises RequestCancelled when the work is no longer wanted."""
         ...
 
+    def wanted(self) -> bool:
+        """Whether the work is still wanted, as far as that is known here; asked in the model's thread before a batch."""
+        ...
+
 
 class LocalLease:
     """A request of the person at this terminal, cancelled by Ctrl-C."""
@@ -46,6 +50,9 @@ class LocalLease:
         self._progress(done, total)
         if self._stop.is_set():
             raise RequestCancelled(f"interrupted after {done} of {total} frames")
+
+    def wanted(self) -> bool:
+        return not self._stop.is_set()
 
 
 class HeldLease:
@@ -90,6 +97,13 @@ class HeldLease:
         for check in self._checks:
             check()
 
+    def wanted(self) -> bool:
+        try:
+            self.check()
+        except RequestCancelled:
+            return False
+        return True
+
     def pause(self, seconds: float) -> None:
         """Waits, as long as the work is wanted."""
         end = time.monotonic() + seconds
@@ -111,6 +125,7 @@ class HeldLease:
                         raise  # it is the model's own
                     self.check()
         except CancelledError as error:
+            self.check()
             raise RequestCancelled("the model was ended") from error
         finally:
             future.cancel()

@@ -135,7 +135,8 @@ def _recorded(
             raise RequestCancelled("interrupted while the server did not answer")
 
     def uploads_to(job: int) -> JobUploads:
-        return JobUploads(session, ledger, run, job, wait=wait, keep_changed=options.replace in ("own", "rule"))
+        keep = options.replace in ("own", "rule")
+        return JobUploads(session, ledger, run, job, wait=wait, before=around.before_upload, keep_changed=keep)
 
     def skipped(job: int, frame: int, reason: str) -> None:
         ledger.skip(run, job, frame, reason)

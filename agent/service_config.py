@@ -170,8 +170,8 @@ class WatchSettings:
 
     webhook_secret_env: str | None = None
     """Variable with the webhook's secret; without it no webhook is received."""
-    check_seconds: Positive = 5.0
-    """How often a running job is looked at: whether somebody has taken it back."""
+    check_seconds: Positive = 1.0
+    """How often a running job is looked at: whether somebody has taken it back. Before an upload it always is."""
 
 
 @dataclass(frozen=True, slots=True)

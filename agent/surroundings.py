@@ -71,6 +71,9 @@ class Surroundings:
     may_finish: Callable[[], bool] = lambda: True
     """Whether, once the run was stopped, finished frames that are not uploaded yet still may be."""
 
+    before_upload: Callable[[], None] = lambda: None
+    """Called before each upload; raises where nothing may be uploaded any more."""
+
     def open(self, server: str | None = None) -> AbstractContextManager[Session]:
         """A session for the run (of old, at `server`); one that was given stays open."""
         if self.session is not None:

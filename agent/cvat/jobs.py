@@ -76,15 +76,18 @@ def list_jobs(session: Session, conditions: Sequence[Filter], stop: threading.Ev
         page += 1
 
 
-def get_job(session: Session, job: int, stop: threading.Event | None = None) -> Job:
-    """A job by its id."""
-    return Job.of(session.request("GET", f"/api/jobs/{job}", stop=stop).json())
+def get_job(session: Session, job: int, stop: threading.Event | None = None, *, patience: float | None = None) -> Job:
+    """A job by its id. With `patience` it is asked for once, and the server may be silent for so many seconds."""
+    retries = None if patience is None else 0
+    return Job.of(session.request("GET", f"/api/jobs/{job}", stop=stop, retries=retries, timeout=patience).json())
 
 
-def find_job(session: Session, job: int, stop: threading.Event | None = None) -> Job | None:
-    """A job by its id; None where there is none, or none any more that this user may see."""
+def find_job(
+    session: Session, job: int, stop: threading.Event | None = None, *, patience: float | None = None
+) -> Job | None:
+    """A job by its id, as `get_job`; None where there is none, or none any more that this user may see."""
     try:
-        return get_job(session, job, stop)
+        return get_job(session, job, stop, patience=patience)
     except ServerRefused as error:
         if error.status in (403, 404):
             return None

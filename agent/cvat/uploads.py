@@ -48,7 +48,7 @@ class JobUploads:
         self._ledger = ledger
         self._run = run
         self._job = self.job = job
-        self._wait = wait
+        self._wait, self._before = wait, before
         self._keep_changed = keep_changed
         self.removed = 0
         """How many annotations were replaced."""
@@ -59,7 +59,10 @@ class JobUploads:
         """Creates the annotations of these frames, then takes away what they replace."""
         above = self._highest() if any(payload.values()) else {}
         upload = self._ledger.write_upload(self._run, self._job, frames, dict(payload), above, removes)
+        if self._above is None:
+            self._before()  # looking through a large job takes its time
         self._bring(upload, sent_before=False)
+        self._before()
 
     def recover(self) -> None:
         """Brings uploads to their end that an earlier process of this run did not."""
@@ -138,6 +141,8 @@ class JobUploads:
                 return found
             if sent_before:
                 self._ledger.mark_resent(upload)
+            if sent_before or attempt:
+                self._ask_again(upload, sent_before=sent_before)
                 self._resent[upload.number] = upload
             try:
                 answer = create(self._session, self._job, upload.payload)
@@ -159,6 +164,15 @@ class JobUploads:
 
     def _arrived(self, upload: Upload, may_go_on: bool = True) -> Mapping[str, Sequence[int | None]] | None:
         """The ids of what we sent, if it is there; None if not.
+    def _ask_again(self, upload: Upload, *, sent_before: bool) -> None:
+        """Time has gone by since it was looked whether the upload may be sent."""
+        try:
+            self._before()
+        except BaseException:
+            if not sent_before:
+                self._ledger.forget_upload(upload)
+            raise
+
 
         Where the server may still be working on a call whose client is gone, absence is believed on the second look.
         """

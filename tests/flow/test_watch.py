@@ -313,11 +313,11 @@ class TestStates:
         _, job = new_task(session)
         seldom = WatchSettings(check_seconds=99)
         with watching(sandbox, rule(state_when_done="completed"), watch=seldom) as watch:
-            watch.finder.gate.clear()
-            watch.finder.await_batch()
+            upload = sandbox.faults.add(method="PATCH", path=rf"/api/jobs/{job}/annotations", delay=1.0, when="after")
+            until(lambda: upload.struck)
             patch(session, job, state="rejected")
-            watch.finder.gate.set()
             watch.settle()
+            assert watch.memory()[job].status == "done"
         assert job_of(session, job)["state"] == "rejected"
 
 

@@ -1,5 +1,7 @@
 """Jobs that somebody takes back while a rule is working on them, over real HTTP."""
 
+import time
+
 import pytest
 
 from agent.cvat.annotations_api import get_annotations
@@ -26,11 +28,11 @@ def stopped(watch, take_back, kind="cancelled"):
     take_back()
     (attended,) = watch.door._place.at_work()
     assert attended.cancelled.wait(PATIENCE), "nobody has noticed"
-    before = len(watch.finder.seen)
+    begun = len(watch.finder.begun)
     watch.finder.gate.set()
     (record,) = watch.ended(1)
     assert record.outcome == kind
-    assert len(watch.finder.seen) <= before + 3, "the batch at hand, and what the model had been given already"
+    assert len(watch.finder.begun) == begun, "the batch at hand is the last one"
     watch.settle()
     return record
 
@@ -54,12 +56,77 @@ def test_a_job_that_is_taken_back_is_left_within_a_batch(sandbox, session, hande
         record = stopped(watch, lambda: patch(session, job, **change))
         assert record.error == said
         assert watch.memory()[job].status == "cancelled"
+        assert watch.memory()[job].error == said
         assert job_of(session, job)["state"] == change.get("state", "in progress")
         assert boxes(session, job) == {}, "nothing more is sent to a job that is somebody else's"
         watch.look()
         again = change == {"state": "new"}
         assert watch.count == 1 + again, "what was set back to new is to be had again"
     assert boxes(session, job) == (dict.fromkeys(range(6), 1) if again else {})
+
+
+TAKEN_BACK = {
+    "un-assigned": lambda session, task, job: patch(session, job, assignee=None),
+    "its state set back": lambda session, task, job: patch(session, job, state="rejected"),
+    "the task deleted": lambda session, task, job: session.request("DELETE", f"/api/tasks/{task}"),
+}
+
+
+def uploads(sandbox, job):
+    return sandbox.requests.matching("PATCH", rf"/api/jobs/{job}/annotations")
+
+
+@pytest.mark.parametrize("how", TAKEN_BACK)
+def test_at_most_one_batch_begins_after_it_nothing_is_uploaded_and_it_is_not_looked_at_all_the_time(
+    sandbox, session, how
+):
+    """With a model that takes its time, and nobody who tells the door."""
+    me = session.request("GET", "/api/users/self").json()["id"]
+    task, job = new_task(session, count=60)
+    patch(session, job, assignee=me)
+    with watching(sandbox, rule(**WISH), watch=WatchSettings(check_seconds=0.3)) as watch:
+        watch.finder.seconds = 0.4
+        until(lambda: len(watch.finder.begun) >= 4)
+        looks = len(sandbox.requests.matching("GET", rf"/api/jobs/{job}$"))
+        TAKEN_BACK[how](session, task, job)
+        known = time.monotonic()
+        (record,) = watch.ended(1)
+        watch.settle()
+        assert record.outcome == "cancelled"
+        assert sum(moment > known for moment in watch.finder.begun) <= 1
+        assert uploads(sandbox, job) == []
+        assert looks <= 4 + 1.6 / 0.3, "one look in 0.3 s, and those at the beginning"
+
+
+@pytest.mark.parametrize("how", TAKEN_BACK)
+def test_nothing_is_uploaded_before_the_job_is_looked_at(sandbox, session, handed, how):
+    """However rarely it is looked at besides."""
+    task, job, _ = handed
+    with watching(sandbox, rule(**WISH), watch=WatchSettings(check_seconds=99)) as watch:
+        watch.finder.gate.clear()
+        watch.finder.await_batch()
+        TAKEN_BACK[how](session, task, job)
+        watch.finder.gate.set()
+        (record,) = watch.ended(1)
+        watch.settle()
+        assert (record.outcome, watch.memory()[job].status) == ("cancelled", "cancelled")
+        assert uploads(sandbox, job) == []
+        with Ledger(watch.shared.ledger) as ledger:
+            assert ledger.uploads(record.run, job) == [], "what was never sent is not looked for later"
+
+
+def test_a_cancelled_run_still_uploads_what_is_finished_but_not_to_a_job_taken_back(sandbox, session, handed):
+    _, job, _ = handed
+    with watching(sandbox, rule(**WISH), watch=WatchSettings(check_seconds=99)) as watch:
+        watch.finder.await_batch()
+        watch.finder.gate.clear()
+        watch.finder.await_batch()
+        patch(session, job, assignee=None)
+        watch.shared.activity.cancel(watch.shared.activity.running()[0].id)
+        watch.finder.gate.set()
+        watch.ended(1)
+        watch.settle()
+        assert uploads(sandbox, job) == []
 
 
 def test_a_job_that_is_handed_over_again_is_gone_on_with(sandbox, session, handed):
@@ -106,18 +173,17 @@ def test_a_task_that_is_deleted_ends_the_run(sandbox, session, handed):
 
 
 def test_a_refused_upload_of_a_job_that_was_taken_back_is_no_failure(sandbox, session, handed):
-    """The upload came before the look that would have told."""
+    """It was still ours when it was looked at before the upload."""
     _, job, _ = handed
     wish = rule(**WISH, issue_on_failure=True, state_when_failed="rejected")
     with watching(sandbox, wish, watch=WatchSettings(check_seconds=99)) as watch:
-        watch.finder.gate.clear()
-        watch.finder.await_batch()
+        annotations = rf"/api/jobs/{job}/annotations"
+        upload = sandbox.faults.add(method="PATCH", path=annotations, status=403, delay=1.0, count=None)
+        until(lambda: upload.struck)
         patch(session, job, assignee=None)
-        sandbox.faults.add(method="PATCH", path=rf"/api/jobs/{job}/annotations", status=403, count=None)
-        watch.finder.gate.set()
-        watch.ended(1)
+        (record,) = watch.ended(1)
         watch.settle()
-        assert watch.memory()[job].status == "cancelled"
+        assert (record.outcome, watch.memory()[job].status) == ("cancelled", "cancelled")
         assert (job_of(session, job)["state"], job_of(session, job)["issues"]["count"]) == ("in progress", 0)
 
 

@@ -1,4 +1,6 @@
 import threading
+import time
+from concurrent.futures import CancelledError
 
 import numpy as np
 import pytest
@@ -86,6 +88,26 @@ def test_frames_are_fetched_while_the_model_works():
     with Host(model) as host:
         assert len(list(host.stream(source(), Context()))) == 3
     assert pulled == [0, 1, 2]
+
+
+def test_a_batch_that_nobody_wants_any_more_is_not_begun():
+    model, given_up = Recorder(), threading.Event()
+    model.gate.clear()
+    with Host(model) as host:
+        first = host.submit(frames(0), Context(), wanted=lambda: not given_up.is_set())
+        while not first.running():
+            time.sleep(0.001)
+        second = host.submit(frames(1), Context(), wanted=lambda: not given_up.is_set())
+        third = host.submit(frames(2), Context(), INTERACTIVE)
+        given_up.set()
+        model.gate.set()
+        assert third.result(5) == [[FOUND]]
+        with pytest.raises(CancelledError):
+            second.result(5)
+        assert first.result(5) == [[FOUND]], "it was under way"
+        with pytest.raises(CancelledError):
+            list(host.stream([frames(3)], Context(), wanted=lambda: False))
+    assert model.batches == [[0], [2]]
 
 
 def test_an_error_of_the_source_reaches_the_caller_and_the_host_lives():

@@ -144,10 +144,10 @@ class _Urgent:
     batch_size: int = 1
 
     def stream(
-        self, batches: Iterable[list[Frame]], context: Context
+        self, batches: Iterable[list[Frame]], context: Context, *, wanted: Callable[[], bool]
     ) -> Iterator[tuple[list[Frame], list[Prediction]]]:
         for batch in batches:
-            yield batch, self.lease.result(self.host.submit(batch, context, INTERACTIVE))
+            yield batch, self.lease.result(self.host.submit(batch, context, INTERACTIVE, wanted))
 
 
 class _OneFrame:

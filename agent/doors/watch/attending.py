@@ -180,6 +180,7 @@ class Attendant:
     def _work(self, hosted: HostedModel, row: RuleJob, request: Request, *, retry_skipped: bool) -> None:
         place = self._place
         attended = Attended(self._rule, row.job, request, place.shared.stop)
+        watcher = Watcher(attended, place.session, self._check_seconds)
 
         def started(run: str | None, plans: Sequence[Plan]) -> None:
             if run is not None:
@@ -199,9 +200,10 @@ class Attendant:
             borrow=lambda options: nullcontext(hosted),
             lease=attended,
             may_finish=attended.may_finish,
+            before_upload=watcher.check,
         )
         try:
-            with place.attending(attended), Watcher(attended, place.session, self._check_seconds):
+            with place.attending(attended), watcher:
                 if row.run is not None:
                     resume(row.run, around, retry_skipped=retry_skipped)
                 else:
@@ -209,7 +211,8 @@ class Attendant:
         except NoFramesChosen as error:
             log.info("job %d: there is nothing to do: %s", row.job, error)
         except BaseException as error:
-            self._endings.broke_off(row, attended, error)
+            if (reason := self._endings.broke_off(row, attended, error)) is not None:
+                raise RequestCancelled(reason) from error
             raise
         self._endings.done(row)
 

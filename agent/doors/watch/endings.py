@@ -32,8 +32,8 @@ class Endings:
         if row.issue is not None:
             self._at_server(row.job, "the issue stays open", resolve_issue, self._place.session, row.issue)
 
-    def broke_off(self, row: RuleJob, attended: Attended, error: BaseException) -> None:
-        """The run ended by an error, which may be that somebody did not want it any more."""
+    def broke_off(self, row: RuleJob, attended: Attended, error: BaseException) -> str | None:
+        """The run ended by an error. Why the job is not ours any more, where that is what is behind it."""
         if attended.why is Stop.ENDING or self._place.shared.stop.is_set():
             self._change(row, status="interrupted", next_try=0.0)
         elif attended.why is not None:
@@ -43,7 +43,8 @@ class Endings:
         elif isinstance(error, ServerUnavailable | HeldElsewhere):
             self.later(row, error)
         else:
-            self._look_why(row, error)
+            return self._look_why(row, error)
+        return None
 
     def later(self, row: RuleJob, error: BaseException) -> None:
         """Nobody's fault but the server's, or somebody else is at it: go on with it after a while."""
@@ -104,14 +105,15 @@ class Endings:
             job = None
         self.give_up(row, job, reason)
 
-    def _look_why(self, row: RuleJob, error: BaseException) -> None:
+    def _look_why(self, row: RuleJob, error: BaseException) -> str | None:
         """A refused upload can mean that the job is somebody else's now: that is no failure."""
         job = self._at_server(row.job, "why it failed stays open", find_job, self._place.session, row.job)
         gone = job is None or isinstance(job, Job)
         if isinstance(error, ServerError) and gone and (reason := self._rule.taken_back(job)) is not None:
             self._given_up(row, reason, again=True)
-        else:
-            self.failed(row, error)
+            return reason
+        self.failed(row, error)
+        return None
 
     def _leave_issue(self, row: RuleJob, error: BaseException) -> None:
         # A configuration's errors name files of this machine.
