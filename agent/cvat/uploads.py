@@ -31,6 +31,7 @@ class JobUploads:
     """The uploads of one run to one job.
 
     `wait` may raise to end the waiting for a server that does not answer; a resumed run then looks what arrived.
+    `before` is called before anything is sent, and raises where it must not be.
     `keep_changed`: of what is to be replaced, what a person has changed meanwhile stays.
     """
 
@@ -42,6 +43,7 @@ class JobUploads:
         job: int,
         *,
         wait: Callable[[float], None],
+        before: Callable[[], None] = lambda: None,
         keep_changed: bool = False,
     ) -> None:
         self._session = session
@@ -57,12 +59,12 @@ class JobUploads:
 
     def add(self, frames: Sequence[int], payload: Annotations, removes: Iterable[tuple[str, int]] = ()) -> None:
         """Creates the annotations of these frames, then takes away what they replace."""
-        above = self._highest() if any(payload.values()) else {}
-        upload = self._ledger.write_upload(self._run, self._job, frames, dict(payload), above, removes)
         if self._above is None:
             self._before()  # looking through a large job takes its time
-        self._bring(upload, sent_before=False)
+        above = self._highest() if any(payload.values()) else {}
         self._before()
+        upload = self._ledger.write_upload(self._run, self._job, frames, dict(payload), above, removes)
+        self._bring(upload, sent_before=False)
 
     def recover(self) -> None:
         """Brings uploads to their end that an earlier process of this run did not."""
@@ -139,10 +141,10 @@ class JobUploads:
         for attempt in range(ATTEMPTS):
             if sent_before and (found := self._arrived(upload, may_go_on)) is not None:
                 return found
-            if sent_before:
-                self._ledger.mark_resent(upload)
             if sent_before or attempt:
                 self._ask_again(upload, sent_before=sent_before)
+            if sent_before:
+                self._ledger.mark_resent(upload)
                 self._resent[upload.number] = upload
             try:
                 answer = create(self._session, self._job, upload.payload)
@@ -162,8 +164,6 @@ class JobUploads:
             self._wait(min(lost.retry_after or 0.25 * 2**attempt, LONGEST_WAIT))
         raise AssertionError("the last attempt returns or raises")
 
-    def _arrived(self, upload: Upload, may_go_on: bool = True) -> Mapping[str, Sequence[int | None]] | None:
-        """The ids of what we sent, if it is there; None if not.
     def _ask_again(self, upload: Upload, *, sent_before: bool) -> None:
         """Time has gone by since it was looked whether the upload may be sent."""
         try:
@@ -173,6 +173,8 @@ class JobUploads:
                 self._ledger.forget_upload(upload)
             raise
 
+    def _arrived(self, upload: Upload, may_go_on: bool = True) -> Mapping[str, Sequence[int | None]] | None:
+        """The ids of what we sent, if it is there; None if not.
 
         Where the server may still be working on a call whose client is gone, absence is believed on the second look.
         """
