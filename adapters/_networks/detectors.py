@@ -8,10 +8,10 @@ from typing import Any
 from adapters._names import Names, as_names, names_from_file, names_from_metadata, vocabulary
 from adapters._networks.detector import NetworkDetector
 from adapters._networks.files import WeightsFile, open_weights
-from adapters._networks.graph import Graph, open_graph
+from adapters._networks.graph import Graph, open_graph, prepared
 from adapters._networks.head import AnyHead
 from adapters._networks.heads import choose_head
-from adapters._networks.options import at_least, prepared, running, share
+from adapters._networks.options import at_least, running, share
 from adapters._networks.pictures import Recipe
 from agent.contract import ConfigError, ModelLoadFailed
 
@@ -45,7 +45,7 @@ def load_detector(name: str, device: str, given: Mapping[str, Any]) -> NetworkDe
         raise ConfigError(f"{owner}: option {strangers[0]!r} is not for its {found.family} head, allowed: {allowed}")
     names, source = _matched(names, source, found, owner)
     reader = found.reader(names, given, owner)
-    recipe = prepared(found.recipe, given, graph.dtype)
+    graph, recipe = prepared(graph, found.recipe, given)
     return NetworkDetector(
         graph,
         found,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from adapters._networks.files import WeightsFile
-from adapters._networks.options import Running
+from adapters._networks.options import PREPARATION, Running
+from adapters._networks.pictures import Recipe
 from adapters._networks.session import Port, Session, open_session, short
 from adapters._networks.signature import Signature
 from agent.contract import BadPrediction, ConfigError, ModelLoadFailed
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 _DTYPES = {"float32": np.float32, "float16": np.float16, "uint8": np.uint8}
 _USUAL_SIZE = 640
+_MEAN_GRAY = 116
+"""ImageNet's mean, which a network that normalises its pictures itself sees as about 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,12 @@ class Graph:
     batch: int | None
     """The only batch size that the graph takes; None where it takes any."""
     channels_last: bool
+    batched: bool
+    """Whether the input has an axis for several pictures."""
+    quantised: bool
+    """Whether the input's bytes stand for other numbers, and the session can be given those."""
+    any_sides: bool
+    """Whether width and height are only what was asked for, and a picture may have others."""
     others: Mapping[str, str]
     """The further inputs, and what each of them wants."""
     owner: str
@@ -49,18 +58,24 @@ class Graph:
         """The names of the outputs."""
         return self.session.outputs
 
-    def blank(self, count: int) -> tuple[NDArray[Any], NDArray[Any]]:
-        """An input for `count` pictures, and a (count, 3, H, W) view of it to write them through."""
+    def blank(self, count: int, size: tuple[int, int] | None = None) -> tuple[NDArray[Any], NDArray[Any]]:
+        """An input for `count` pictures, and a (count, 3, H, W) view of it to write them through.
+
+        `size`: another (width, height), for graphs that take any.
+        """
         count = self.batch or count
+        width, height = size or (self.width, self.height)
         if self.channels_last:
-            blob = np.zeros((count, self.height, self.width, 3), self.dtype)
-            return blob, blob.transpose(0, 3, 1, 2)
-        blob = np.zeros((count, 3, self.height, self.width), self.dtype)
-        return blob, blob
+            blob = np.zeros((count, height, width, 3), self.dtype)
+            view = blob.transpose(0, 3, 1, 2)
+        else:
+            view = blob = np.zeros((count, 3, height, width), self.dtype)
+        return (blob if self.batched else blob[0]), view
 
     def run(self, blob: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """The outputs by name, with the batch axis."""
-        feeds = {self.image: blob, **{name: self._extra(kind, len(blob)) for name, kind in self.others.items()}}
+        count = len(blob) if self.batched else 1
+        feeds = {self.image: blob, **{name: self._extra(kind, count) for name, kind in self.others.items()}}
         try:
             return self.session.run(feeds)
         except Exception as error:
@@ -82,16 +97,22 @@ class Graph:
         return np.ones((count, self.height, self.width), np.int64)
 
 
-def open_graph(file: WeightsFile, owner: str, run: Running, *, threads: int) -> Graph:
-    """The network of a file; ModelLoadFailed where it cannot be run, ConfigError where options cannot be met."""
+def open_graph(
+    file: WeightsFile, owner: str, run: Running, *, threads: int, usual: int = _USUAL_SIZE, alone: bool = False
+) -> Graph:
+    """The network of a file; ModelLoadFailed where it cannot be run, ConfigError where options cannot be met.
+
+    `usual`: the side of the input where nobody says it. `alone`: the input may do without an axis for the batch.
+    """
     session = open_session(file, owner, run, threads=threads)
-    image, others = _inputs(session.inputs, owner)
+    image, others = _inputs(session.inputs, owner, alone)
     if (dtype := _DTYPES.get(image.dtype)) is None:
         raise ModelLoadFailed(f"{owner}: its input is {image.dtype}, allowed: {', '.join(_DTYPES)}")
-    shape = image.shape
+    batched = len(image.shape) == 4
+    shape = image.shape if batched else (1, *image.shape)
     channels_last = shape[3] == 3 and shape[1] != 3
     sides = shape[1:3] if channels_last else shape[2:4]
-    width, height = _size(sides, run.size, session.metadata, owner)
+    width, height = _size(sides, run.size, session.metadata, owner, usual)
     return Graph(
         session=session,
         image=image.name,
@@ -100,14 +121,34 @@ def open_graph(file: WeightsFile, owner: str, run: Running, *, threads: int) -> 
         height=height,
         batch=shape[0],
         channels_last=channels_last,
+        batched=batched,
+        quantised=image.quantised,
+        any_sides=not any(sides),
         others=others,
         owner=owner,
     )
 
 
-def _inputs(inputs: Sequence[Port], owner: str) -> tuple[Port, dict[str, str]]:
+def prepared(graph: Graph, recipe: Recipe, given: Mapping[str, Any]) -> tuple[Graph, Recipe]:
+    """A family's recipe with what the (checked) options say otherwise, and the graph that takes such pictures.
+
+    Inputs of bytes, and of bare pictures, get pixels as they are: what they are made of was built into the graph.
+    Where options say what the numbers are, a quantised input is given those.
+    """
+    if graph.quantised and any(name in given for name in ("scale", "mean", "std")):
+        graph = replace(graph, dtype=np.float32)
+    elif graph.dtype is np.uint8 or not graph.batched:
+        recipe = replace(
+            recipe, scale=1.0, mean=(0.0,) * 3, std=(1.0,) * 3, pad=_MEAN_GRAY if recipe.pad is None else recipe.pad
+        )
+    return graph, replace(recipe, **{name: given[name] for name in PREPARATION if name in given})
+
+
+def _inputs(inputs: Sequence[Port], owner: str, alone: bool) -> tuple[Port, dict[str, str]]:
     """The picture input, and what the further inputs want."""
     pictures = [port for port in inputs if len(port.shape) == 4 and 3 in (port.shape[1], port.shape[3])]
+    if alone and not pictures:
+        pictures = [port for port in inputs if len(port.shape) == 3 and 3 in (port.shape[0], port.shape[2])]
     listing = ", ".join(map(str, inputs))
     if len(pictures) != 1:
         raise ModelLoadFailed(f"{owner}: got the inputs {listing}, allowed: one of (N, 3, H, W) or (N, H, W, 3)")
@@ -126,17 +167,17 @@ def _inputs(inputs: Sequence[Port], owner: str) -> tuple[Port, dict[str, str]]:
 
 
 def _size(
-    sides: Sequence[Any], wanted: tuple[int, int] | None, metadata: Mapping[str, str], owner: str
+    sides: Sequence[Any], wanted: tuple[int, int] | None, metadata: Mapping[str, str], owner: str, otherwise: int
 ) -> tuple[int, int]:
-    """(width, height) of the input: fixed by the graph, said in the options, left by the exporter, or 640."""
+    """(width, height) of the input: fixed by the graph, said in the options, left by the exporter, or the usual one."""
     height, width = sides
     if wanted is not None:
         if (width or wanted[0], height or wanted[1]) != wanted:
             raise ConfigError(f"{owner}: input_size: got {list(wanted)}, the graph takes only [{width}, {height}]")
         return wanted
     try:
-        left = ast.literal_eval(metadata.get("imgsz", "None")) or [_USUAL_SIZE] * 2
+        left = ast.literal_eval(metadata.get("imgsz", "None")) or otherwise
         usual = [left, left] if isinstance(left, int) else [int(side) for side in left]
     except (ValueError, SyntaxError, TypeError):
-        usual = [_USUAL_SIZE] * 2
+        usual = [otherwise] * 2
     return width or usual[-1], height or usual[0]

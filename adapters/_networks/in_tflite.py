@@ -1,7 +1,7 @@
 """TensorFlow Lite files in LiteRT, where that is installed.
 
-Quantised inputs are shown as pixels (uint8, 0 to 255), which is what their quantisation is chosen for; quantised
-outputs are given as the numbers that they stand for.
+Quantised inputs are shown pixels (uint8, 0 to 255), which is what their quantisation is chosen for, or, where options
+say what a pixel becomes, those numbers; quantised outputs are given as the numbers that they stand for.
 """
 
 from __future__ import annotations
@@ -38,17 +38,14 @@ class TfliteSession:
     def __init__(self, interpreter: Any, metadata: Mapping[str, str], cores: int) -> None:
         self._interpreter, self._lock = interpreter, threading.Lock()
         self._ins, self._outs = interpreter.get_input_details(), interpreter.get_output_details()
-        self.inputs = [Port(one["name"], tuple(int(side) for side in one["shape"]), _dtype(one)) for one in self._ins]
+        self.inputs = [_port(one) for one in self._ins]
         self.outputs = [one["name"] for one in self._outs]
         self.metadata, self.runs_on = metadata, f"LiteRT, {cores} threads"
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         with self._lock:
             for one in self._ins:
-                value = feeds[one["name"]]
-                if one["dtype"] is np.int8:
-                    value = (value.astype(np.int16) - 128).astype(np.int8)
-                self._interpreter.set_tensor(one["index"], value)
+                self._interpreter.set_tensor(one["index"], _stored(feeds[one["name"]], one))
             self._interpreter.invoke()
             return {one["name"]: _real(self._interpreter.get_tensor(one["index"]), one) for one in self._outs}
 
@@ -72,8 +69,22 @@ def open_session(file: WeightsFile, owner: str, run: Running, *, threads: int) -
     return TfliteSession(interpreter, _metadata(file.path), run.cores)
 
 
-def _dtype(detail: Mapping[str, Any]) -> str:
-    return "uint8" if detail["dtype"] in (np.uint8, np.int8) else np.dtype(detail["dtype"]).name
+def _port(detail: Mapping[str, Any]) -> Port:
+    sides, bytes_ = tuple(int(side) for side in detail["shape"]), detail["dtype"] in (np.uint8, np.int8)
+    dtype = "uint8" if bytes_ else np.dtype(detail["dtype"]).name
+    return Port(detail["name"], sides, dtype, quantised=bytes_ and bool(detail["quantization"][0]))
+
+
+def _stored(value: NDArray[Any], detail: Mapping[str, Any]) -> NDArray[Any]:
+    """Pixels, or the numbers that are meant, as the tensor has them."""
+    kind = detail["dtype"]
+    if kind not in (np.uint8, np.int8):
+        return value
+    if value.dtype.kind == "f":
+        scale, zero = detail["quantization"]
+        span = np.iinfo(kind)
+        return np.asarray(np.clip(np.rint(value / scale) + zero, span.min, span.max), kind)
+    return value if kind is np.uint8 else np.asarray(value.astype(np.int16) - 128, np.int8)
 
 
 def _real(value: NDArray[Any], detail: Mapping[str, Any]) -> NDArray[Any]:

@@ -10,9 +10,9 @@ import numpy as np
 
 from adapters._networks.detectors import running_facts
 from adapters._networks.files import open_weights
-from adapters._networks.graph import Graph, open_graph
+from adapters._networks.graph import Graph, open_graph, prepared
 from adapters._networks.maps import tight_mask, to_frame
-from adapters._networks.options import prepared, running
+from adapters._networks.options import running
 from adapters._networks.pictures import Recipe, place, placement
 from adapters._networks.prompts import Style, recognise
 from adapters._networks.session import Session, open_session, short
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 LABEL = "object"
 """The name of whatever was marked; the person who marks says what it is."""
 
+USUAL_SIZE = 1024
+"""The side of SAM's pictures, for encoders that take any."""
 _FRAME = "frame size"
 
 
@@ -32,12 +34,12 @@ def load_interactor(name: str, device: str, given: Mapping[str, Any]) -> Prompte
     owner = f"local:{name}"
     run = running(device, given, owner)
     files = [open_weights(name), open_weights(given["decoder"])]
-    encoder = open_graph(files[0], owner, run, threads=run.cores)
+    encoder = open_graph(files[0], owner, run, threads=run.cores, usual=USUAL_SIZE, alone=True)
     if not encoder.outputs:
         encoder.signature(None)  # PyTorch's programs tell their outputs by giving them
     part = f"local:{given['decoder']}"
     decoder = Decoder(open_session(files[1], part, replace(run, size=None), threads=run.cores), encoder, part)
-    recipe = prepared(decoder.style.recipe, given, encoder.dtype)
+    encoder, recipe = prepared(encoder, decoder.style.recipe, given)
     facts = {
         "source": " + ".join(file.path.name for file in files),
         "version": " + ".join(file.version for file in files),
@@ -94,15 +96,23 @@ class PromptedSegmenter:
         self.facts = facts
         self.needs, self.help_message = decoder.style.needs, decoder.style.help_message
         self._encoder, self._decoder, self._recipe = encoder, decoder, recipe
+        self._fits = encoder.any_sides and not encoder.batched
+        """Whether it takes a bare picture of any sides, and puts the bars around it itself."""
 
     def embed(self, frame: Frame) -> dict[str, NDArray[Any]]:
-        blob, view = self._encoder.blank(1)
-        place(frame.image, self._recipe, view[0])
+        blob, view = self._encoder.blank(1, self._size_of(frame) if self._fits else None)
+        # An input that was made for the frame has no bars.
+        place(frame.image, replace(self._recipe, resize="stretch") if self._fits else self._recipe, view[0])
         outputs = self._encoder.run(blob)
         wanted = set(self._decoder.sources.values())
         # One picture, even where the graph takes only batches of several.
         kept = {name: value[:1] for name, value in outputs.items() if name in wanted}
         return {**kept, _FRAME: np.array([frame.width, frame.height])}
+
+    def _size_of(self, frame: Frame) -> tuple[int, int]:
+        """(width, height) of a frame that fills the encoder's input as far as its shape allows."""
+        where = placement(frame.width, frame.height, self._encoder.width, self._encoder.height, self._recipe)
+        return round(frame.width * where.scale_x), round(frame.height * where.scale_y)
 
     def segment(self, embedding: dict[str, NDArray[Any]], prompts: Prompts) -> list[Detection]:
         if not prompts.positive and prompts.box is None:
@@ -123,14 +133,14 @@ class PromptedSegmenter:
         """Logits for each pixel of the frame, and the model's opinion of them."""
         style, size = self._decoder.style, (self._encoder.width, self._encoder.height)
         width, height = (int(side) for side in embedding[_FRAME])
-        where = placement(width, height, *size, self._recipe.resize)
+        where = placement(width, height, *size, self._recipe)
         feeds = style.feeds(prompts, where, size, (width, height))
         feeds |= {name: embedding[source] for name, source in self._decoder.sources.items()}
         clicks = len(prompts.positive) + len(prompts.negative) + 2 * (prompts.box is not None)
-        logits, score = style.answer(self._decoder.run(feeds), clicks)
+        logits, score, over_frame = style.answer(self._decoder.run(feeds), clicks)
         if not np.isfinite(logits).all() or not (score is None or np.isfinite(score)):
             raise BadPrediction(f"{self._encoder.owner}: the decoder gave numbers that are none (NaN or infinite)")
-        if "orig_im_size" not in style.asked:
+        if not over_frame:
             logits = to_frame(logits, where, size, (0, 0, width, height))
         elif logits.shape != (height, width):
             got = f"{logits.shape[1]}x{logits.shape[0]}"

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from adapters._networks.pictures import Recipe, Three
+from adapters._networks.pictures import Three
 from agent.contract import ConfigError
 
-PREPARATION = ("resize", "colour", "scale", "mean", "std", "pad")
+PREPARATION = ("resize", "crop", "colour", "scale", "mean", "std", "pad")
 RUNNING = ("providers", "threads", "input_size")
 
 
@@ -36,14 +34,9 @@ def running(device: str, given: Mapping[str, Any], owner: str) -> Running:
 
 def checked(given: Mapping[str, Any], owner: str) -> dict[str, Any]:
     """The options with those about preparation held to what is allowed, before any file is opened."""
+    if not 0.1 <= (crop := given.get("crop", 1.0)) <= 1:
+        raise ConfigError(f"{owner}: crop: got {crop}, allowed: 0.1 to 1")
     return {name: _three(value, name, owner) if name in ("mean", "std") else value for name, value in given.items()}
-
-
-def prepared(recipe: Recipe, given: Mapping[str, Any], dtype: Any) -> Recipe:
-    """A family's recipe with what the (checked) options say otherwise; inputs of bytes take pixels as they are."""
-    if dtype is np.uint8:
-        recipe = replace(recipe, scale=1.0, mean=(0.0,) * 3, std=(1.0,) * 3)
-    return replace(recipe, **{name: given[name] for name in PREPARATION if name in given})
 
 
 def at_least(owner: str, option: str, value: int, least: int) -> None:

@@ -14,8 +14,8 @@ import numpy as np
 from adapters._networks.boxes import point_names
 from adapters._networks.detectors import running_facts
 from adapters._networks.files import open_weights
-from adapters._networks.graph import Graph, open_graph
-from adapters._networks.options import at_least, prepared, running, share
+from adapters._networks.graph import Graph, open_graph, prepared
+from adapters._networks.options import at_least, running, share
 from adapters._networks.pictures import IMAGENET_MEAN, IMAGENET_STD, Recipe, place
 from agent.contract import (
     BadPrediction,
@@ -53,7 +53,7 @@ def load_poses(name: str, device: str, given: Mapping[str, Any]) -> OnePersonPos
     _, count, rows, _ = signature.outputs[maps[0]].shape
     count = rows if head == "movenet" else count
     points = point_names(int(count), (), given.get("points"), head, owner)
-    recipe = prepared(RECIPE, given, graph.dtype)
+    graph, recipe = prepared(graph, RECIPE, given)
     facts = {
         "source": file.path.name,
         "version": file.version,

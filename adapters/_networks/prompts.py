@@ -6,7 +6,7 @@ A style is told by the names and shapes of the decoder's inputs.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -21,8 +21,13 @@ SIGMA = 2.5
 """Cells: how far a click reaches in a map of clicks."""
 
 _POINTS, _LABELS = ("point_coords", "input_points"), ("point_labels", "input_labels")
-_SAM = Recipe(resize="letterbox-top-left", mean=IMAGENET_MEAN, std=IMAGENET_STD, pad=None)
+_SAM = Recipe(resize="letterbox-top-left", mean=IMAGENET_MEAN, std=IMAGENET_STD, pad=None, smooth=True)
+_SAM2 = Recipe(resize="stretch", mean=IMAGENET_MEAN, std=IMAGENET_STD, smooth=True)
 _STRETCHED = Recipe(resize="stretch", mean=IMAGENET_MEAN, std=IMAGENET_STD)
+
+
+Answer: TypeAlias = "tuple[NDArray[Any], float | None, bool]"
+"""(h, w) logits, the model's opinion of them, and whether they are over the frame, not over the encoder's input."""
 
 
 class Style(Protocol):
@@ -41,8 +46,8 @@ class Style(Protocol):
         """The inputs of the prompts; `size` (width, height) of the encoder's input, `frame` that of the frame."""
         ...
 
-    def answer(self, outputs: Mapping[str, NDArray[Any]], clicks: int) -> tuple[NDArray[Any], float | None]:
-        """(h, w) logits over the encoder's input, or over the frame, and the model's opinion of them."""
+    def answer(self, outputs: Mapping[str, NDArray[Any]], clicks: int) -> Answer:
+        """What the decoder gave."""
         ...
 
 
@@ -70,7 +75,7 @@ class PointPrompts:
         fixed = {"mask_input", "has_mask_input", "orig_im_size", "input_boxes"} & set(inputs)
         self.asked = frozenset({points.name, labels.name} | fixed)
         stretched = any("high_res" in name for name in inputs) or any(name.endswith(".2") for name in inputs)
-        self.recipe = _STRETCHED if stretched else _SAM
+        self.recipe = _SAM2 if stretched else _SAM
         self.name = "points with labels, as SAM has them"
         # In optimum's export of the first SAM, only the clicks go in.
         self._corners = points.name == "point_coords" or stretched
@@ -106,20 +111,27 @@ class PointPrompts:
             feeds["input_boxes"] = np.zeros((1, 0, 4), np.float32)
         return {name: value for name, value in feeds.items() if name in self.asked}
 
-    def answer(self, outputs: Mapping[str, NDArray[Any]], clicks: int) -> tuple[NDArray[Any], float | None]:
-        found = next((name for name in ("masks", "pred_masks") if name in outputs), None)
+    def answer(self, outputs: Mapping[str, NDArray[Any]], clicks: int) -> Answer:
+        # Of masks in both sizes the small ones: large ones are cut out by the shape of the picture that some exports
+        # were traced with, and CVAT's own decoder crops them to the object.
+        found = next((name for name in ("low_res_masks", "masks", "pred_masks") if name in outputs), None)
         found = found or next(name for name, value in outputs.items() if value.ndim >= 4)
+        over_frame = found != "low_res_masks" and "orig_im_size" in self.asked
         masks = outputs[found].reshape(-1, *outputs[found].shape[-2:])
-        # PyTorch's programs do not name their outputs: one number for each mask is the opinion of it.
-        opinions = sorted((name for name in outputs if name != found), key=lambda name: "iou" not in name.lower())
-        scores = next((outputs[name].ravel() for name in opinions if outputs[name].size == len(masks)), None)
+        scores = self._opinions(outputs, len(masks))
         if scores is None:
-            return masks[0], None
+            return masks[0], None, over_frame
         # Of four masks, the first is meant for several clicks, the others for one that may mean part or whole.
         first = 1 if len(masks) == 4 and clicks == 1 else 0
         last = 1 if len(masks) == 4 and clicks > 1 else len(masks)
         best = first + int(np.argmax(scores[first:last]))
-        return masks[best], float(scores[best])
+        return masks[best], float(scores[best]), over_frame
+
+    def _opinions(self, outputs: Mapping[str, NDArray[Any]], count: int) -> NDArray[Any] | None:
+        """One number for each mask; PyTorch's programs do not name their outputs."""
+        named = [name for name in outputs if "iou" in name.lower() or "score" in name.lower()]
+        bare = [name for name in outputs if name.startswith("output")]
+        return next((outputs[name].ravel() for name in named or bare if outputs[name].size == count), None)
 
 
 class MapPrompts:
@@ -153,6 +165,6 @@ class MapPrompts:
             maps[3] = 1
         return {self._maps.name: maps[None]}
 
-    def answer(self, outputs: Mapping[str, NDArray[Any]], clicks: int) -> tuple[NDArray[Any], float | None]:
+    def answer(self, outputs: Mapping[str, NDArray[Any]], clicks: int) -> Answer:
         (logits,) = outputs.values()
-        return logits.reshape(-1, *logits.shape[-2:])[0], None
+        return logits.reshape(-1, *logits.shape[-2:])[0], None, False

@@ -9,8 +9,8 @@ import numpy as np
 
 from adapters._networks.detectors import running_facts
 from adapters._networks.files import open_weights
-from adapters._networks.graph import Graph, open_graph
-from adapters._networks.options import at_least, prepared, running
+from adapters._networks.graph import Graph, open_graph, prepared
+from adapters._networks.options import at_least, running
 from adapters._networks.pictures import IMAGENET_MEAN, IMAGENET_STD, Recipe, place
 from agent.contract import BadPrediction, Frame, ModelLoadFailed, Rectangle
 
@@ -33,7 +33,7 @@ def load_reid(name: str, device: str, given: Mapping[str, Any]) -> NetworkReiden
     if len(rows) != 1:
         raise ModelLoadFailed(f"{owner}: got the outputs {signature}, allowed for kind reid: one of (N, D)")
     ((output, row),) = rows.items()
-    recipe = prepared(RECIPE, given, graph.dtype)
+    graph, recipe = prepared(graph, RECIPE, given)
     facts = {
         "source": file.path.name,
         "version": file.version,

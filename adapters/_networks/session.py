@@ -24,6 +24,8 @@ class Port:
     """Sides that are not fixed are None."""
     dtype: str
     """As numpy names it: float32, float16, uint8, int64, …"""
+    quantised: bool = False
+    """Whether the bytes stand for other numbers, which `run` takes as well (float32)."""
 
     def __str__(self) -> str:
         return f"{self.name} {['?' if side is None else side for side in self.shape]}".replace("'", "")

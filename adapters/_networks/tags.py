@@ -17,8 +17,8 @@ from agent.contract import BadPrediction, Context, Detection, Label
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-ULTRALYTICS = Recipe(resize="centre-crop")
-IMAGENET = Recipe(resize="centre-crop", mean=IMAGENET_MEAN, std=IMAGENET_STD)
+ULTRALYTICS = Recipe(resize="centre-crop", smooth=True)
+IMAGENET = Recipe(resize="centre-crop", mean=IMAGENET_MEAN, std=IMAGENET_STD, smooth=True)
 
 
 @dataclass(frozen=True, slots=True)

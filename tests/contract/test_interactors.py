@@ -12,7 +12,7 @@ from agent.contract import Detection, Frame, Mask, Polygon, PromptNeeds, Prompts
 from agent.errors import ConfigError, ModelLoadFailed, ModelNotFound
 from agent.models import load_model
 from tests.support.coco import load_ground_truth
-from tests.support.onnx_graphs import constant_graph, sam_pair
+from tests.support.onnx_graphs import bare_encoder, constant_graph, cropping_decoder, sam_pair
 
 
 @dataclass(frozen=True)
@@ -200,6 +200,43 @@ def test_sams_preparation_is_known(tmp_path):
     np.testing.assert_allclose(features[:, 8:], 0, atol=1e-6)
     black = np.float32([-2.1179, -2.0357, -1.8044])
     np.testing.assert_allclose(features[:, :8].transpose(1, 2, 0), np.broadcast_to(black, (8, 16, 3)), atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["float", "uint8"])
+@pytest.mark.parametrize("size", [(64, 128), (128, 64), (50, 31), (16, 10)])
+def test_encoders_that_take_a_bare_picture_get_it_without_bars(tmp_path, kind, size):
+    """What samexporter writes with --use-preprocess: (height, width, 3), normalised and filled up by the graph."""
+    _, decoder = sam_pair(tmp_path, low_resolution=True)
+    encoder = bare_encoder(tmp_path / "bare.onnx", kind)
+    loaded = load_model(f"local:{encoder}", options={"decoder": str(decoder), "input_size": 64})
+    assert loaded.facts["preparation"].endswith("rgb, x*1")
+    high, wide = size
+    orange = Frame(0, "orange", np.full((high, wide, 3), (255, 102, 0), np.uint8))
+    embedding = loaded.model.embed(orange)
+    (features,) = embedding["image_embeddings"]
+    ratio = 64 / max(size)
+    filled = features[0] > 0.99
+    assert abs(filled.sum() - high * wide * ratio**2 / 16) <= 16, "the picture fills its part of the input"
+    np.testing.assert_allclose(features[:, 0, 0], (1, 0.4, 0), atol=1e-6)
+    middle = (wide / 2, high / 2)
+    (found,) = loaded.model.segment(embedding, Prompts(positive=(middle,)))
+    left, top, right, bottom = bounds([found])
+    np.testing.assert_allclose(((left + right) / 2, (top + bottom) / 2), middle, atol=1 + 2 / ratio)
+
+
+def test_the_side_of_an_encoder_that_takes_any_is_sams(tmp_path):
+    _, decoder = sam_pair(tmp_path, low_resolution=True)
+    loaded = load_model(f"local:{bare_encoder(tmp_path / 'bare.onnx')}", options={"decoder": str(decoder)})
+    assert loaded.facts["input size"] == "1024x1024"
+
+
+def test_the_decoder_of_cvats_editor(tmp_path):
+    encoder, _ = sam_pair(tmp_path)
+    decoder = cropping_decoder(tmp_path / "cvat.onnx")
+    model = load_model(f"local:{encoder}", options={"decoder": str(decoder)}).model
+    (found,) = model.segment(model.embed(FRAME), Prompts(positive=((60.0, 32.0),)))
+    assert found.score is None, "where the object begins is no opinion of it"
+    np.testing.assert_allclose(bounds([found]), (44, 16, 76, 48), atol=1)
 
 
 def test_labels_of_points_are_sams():

@@ -144,9 +144,75 @@ def sam_pair(folder: Path, *, iou: Sequence[float] = (0.2, 0.9, 0.5, 0.3), low_r
         row = Constant <value_ints = [1, 4]> ()
         iou_predictions = Reshape (opinion, row)
     }}"""
-    paths = [folder / "encoder.onnx", folder / "decoder.onnx"]
-    for path, text in zip(paths, (encoder, decoder), strict=True):
-        model = onnx.parser.parse_model(text)
-        onnx.checker.check_model(model)
-        onnx.save(model, str(path))
-    return paths
+    return [_parsed(folder / "encoder.onnx", encoder), _parsed(folder / "decoder.onnx", decoder)]
+
+
+def bare_encoder(path: Path, kind: str = "float") -> Path:
+    """`sam_pair`'s encoder as samexporter writes it: one RGB picture of any (height, width, 3), prepared by the graph.
+
+    It divides by 255 and puts bars of 0 to the right and below, up to 64 x 64.
+    """
+    text = f"""<ir_version: 9, opset_import: ["": 17]>
+    encoder ({kind}[high, wide, 3] input_image) => (float[1, 3, 16, 16] image_embeddings) {{
+        as_float = Cast <to = 1> (input_image)
+        white = Constant <value_float = 255.0> ()
+        scaled = Div (as_float, white)
+        planes = Transpose <perm = [2, 0, 1]> (scaled)
+        first = Constant <value_ints = [0]> ()
+        picture = Unsqueeze (planes, first)
+        sides = Shape <start = 2> (picture)
+        whole = Constant <value_ints = [64, 64]> ()
+        missing = Sub (whole, sides)
+        before = Constant <value_ints = [0, 0, 0, 0, 0, 0]> ()
+        bars = Concat <axis = 0> (before, missing)
+        padded = Pad (picture, bars)
+        image_embeddings = AveragePool <kernel_shape = [4, 4], strides = [4, 4]> (padded)
+    }}"""
+    return _parsed(path, text)
+
+
+def cropping_decoder(path: Path) -> Path:
+    """A decoder that answers as the one in CVAT's editor: the best mask's bytes, cropped to the object at (xtl, ytl),
+    which are of no use here, and its logits of 16 x 16: a disc of 8 input pixels around the first point."""
+    text = """<ir_version: 9, opset_import: ["": 17]>
+    decoder (float[1, 3, 16, 16] image_embeddings, float[1, n, 2] point_coords, float[1, n] point_labels,
+             float[1, 1, 16, 16] mask_input, float[1] has_mask_input, float[2] orig_im_size)
+        => (uint8[1, 1, 2, 2] masks, float[1, 1, 16, 16] low_res_masks, int64[1] xtl, int64[1] ytl) {
+        none = Constant <value_int = 0> ()
+        one = Constant <value_int = 1> ()
+        cells = Constant <value_int = 16> ()
+        half = Constant <value_float = 0.5> ()
+        size = Constant <value_float = 4.0> ()
+        places = Range (none, cells, one)
+        places_f = Cast <to = 1> (places)
+        middles = Add (places_f, half)
+        input = Mul (middles, size)
+        flat = Constant <value_ints = [-1, 2]> ()
+        points = Reshape (point_coords, flat)
+        point = Gather (points, none)
+        px = Gather (point, none)
+        py = Gather (point, one)
+        dx = Sub (input, px)
+        dy = Sub (input, py)
+        dx2 = Mul (dx, dx)
+        dy2 = Mul (dy, dy)
+        column = Constant <value_ints = [-1, 1]> ()
+        dy2c = Reshape (dy2, column)
+        away = Add (dx2, dy2c)
+        reach = Constant <value_float = 64.0> ()
+        inside = Sub (reach, away)
+        shape = Constant <value_ints = [1, 1, 16, 16]> ()
+        low_res_masks = Reshape (inside, shape)
+        ones = Constant <value = uint8[1, 1, 2, 2] {1, 1, 1, 1}> ()
+        masks = Identity (ones)
+        xtl = Constant <value_ints = [117]> ()
+        ytl = Constant <value_ints = [5]> ()
+    }"""
+    return _parsed(path, text)
+
+
+def _parsed(path: Path, text: str) -> Path:
+    model = onnx.parser.parse_model(text)
+    onnx.checker.check_model(model)
+    onnx.save(model, str(path))
+    return path

@@ -16,6 +16,7 @@ from agent.contract import Context, Frame, Prompts, Rectangle
 from agent.errors import BadPrediction, ConfigError, ModelLoadFailed
 from agent.models import load_model
 from tests.support.onnx_graphs import constant_graph
+from tests.support.tflite_graphs import mean_colour
 from tests.support.torch_programs import Constant, MeanColour, export, sam_pair, script
 
 CELLS = 64 + 16 + 4
@@ -380,6 +381,34 @@ def test_a_quantised_tflite_classifier(litert, assets):
         assert one.label.startswith(label)
         assert one.score > 0.8
     assert len(load(path, head="classifier").labels) > 990, "a thousand names, some of them twice"
+
+
+ORANGE = Frame(0, "orange", np.full((8, 8, 3), (255, 127, 0), np.uint8))
+
+
+def tags(loaded):
+    (found,) = loaded.model.detect([ORANGE], Context())
+    return {one.label: one.score for one in found}
+
+
+@pytest.mark.parametrize(("kind", "zero"), [(np.int8, -128), (np.uint8, 0)])
+def test_quantised_inputs_and_outputs_of_tflite(litert, tmp_path, kind, zero):
+    """As Ultralytics quantises: bytes stand for 0 to 1, on the way in and on the way out."""
+    path = mean_colour(tmp_path / "m.tflite", kind=kind, into=(1 / 255, zero), out=(1 / 255, zero))
+    found = tags(load(path, labels=["red", "green", "blue"], top_k=3))
+    assert found == pytest.approx({"red": 1, "green": 127 / 255, "blue": 0}, abs=1e-6)
+
+
+@pytest.mark.parametrize(("kind", "zero"), [(np.int8, -14), (np.uint8, 114)])
+def test_a_quantised_tflite_input_takes_the_numbers_that_options_give(litert, tmp_path, kind, zero):
+    """As a network in PyTorch's tradition is quantised: bytes stand for ImageNet's normalised colours."""
+    path = mean_colour(tmp_path / "m.tflite", kind=kind, into=(0.0187, zero), out=(0.02, zero))
+    mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    seen = load(path, kind="reid", scale=1 / 255, mean=mean, std=std)
+    assert "x*0.00392157 - [0.485 0.456 0.406]" in seen.facts["preparation"]
+    (row,) = seen.model.describe(ORANGE, [Rectangle(0, 0, 8, 8)])
+    expected = (np.array([1, 127 / 255, 0]) - mean) / std
+    np.testing.assert_allclose(row, expected / np.linalg.norm(expected), atol=0.01)
 
 
 def test_a_tflite_map_of_class_numbers(litert, assets):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from agent.contract import Context, Frame, Rectangle
 from agent.errors import BadPrediction, ConfigError, ModelLoadFailed
@@ -94,12 +95,45 @@ def test_a_centre_crop_sees_the_middle(tmp_path):
     target = np.zeros((3, 4, 4), np.float32)
     where = place(image, Recipe(resize="centre-crop", scale=1.0), target)
     assert (target == 200).all()
-    assert where == placement(16, 8, 4, 4, "centre-crop")
+    assert where == placement(16, 8, 4, 4, Recipe(resize="centre-crop"))
     assert where.to_input(4, 0) == (0, 0)
     assert where.to_input(12, 8) == (4, 4)
     np.testing.assert_allclose(where.to_frame(np.float32([[0, 0, 4, 4]]), 16, 8), [[4, 0, 12, 8]])
     for height, width in ((1, 5000), (5000, 1), (3, 3)):
         place(np.zeros((height, width, 3), np.uint8), Recipe(resize="centre-crop"), target)
+
+
+def test_resize_to_256_and_cut_out_224(tmp_path):
+    """torchvision's usual preparation, by option: the same numbers as PIL gives step by step."""
+    from adapters._networks.pictures import Recipe, place
+
+    soft = Image.fromarray(np.random.default_rng(0).integers(0, 255, (9, 12, 3), np.uint8))
+    image = soft.resize((700, 480), Image.Resampling.BICUBIC)
+    ratio = 256 / 480
+    small = image.resize((round(700 * ratio), 256), Image.Resampling.BILINEAR)
+    left, top = round((small.width - 224) / 2), 16
+    expected = np.asarray(small.crop((left, top, left + 224, top + 224)), np.float32)
+    target = np.zeros((3, 224, 224), np.float32)
+    place(np.asarray(image), Recipe(resize="centre-crop", crop=0.875, smooth=True, scale=1.0), target)
+    assert np.abs(target.transpose(1, 2, 0) - expected).mean() < 2
+    whole = np.zeros((3, 224, 224), np.float32)
+    place(np.asarray(image), Recipe(resize="centre-crop", smooth=True, scale=1.0), whole)
+    assert np.abs(whole.transpose(1, 2, 0) - expected).mean() > 6
+    loaded = load(row(tmp_path, [0.2, 0.5, 0.3]), labels=NAMES, crop=0.875)
+    assert loaded.facts["preparation"].startswith("centre-crop of 0.875, rgb")
+    with pytest.raises(ConfigError, match=r"crop: got 0.0, allowed: 0.1 to 1"):
+        load(row(tmp_path, [0.2, 0.5, 0.3]), labels=NAMES, crop=0)
+
+
+def test_pictures_are_made_smaller_without_aliasing(tmp_path):
+    """Stripes of one pixel are gray from afar; looked at without smoothing, they are black or white."""
+    from adapters._networks.pictures import Recipe, place
+
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[:, ::4] = 255
+    target = np.zeros((3, 16, 16), np.float32)
+    place(stripes, Recipe(resize="centre-crop", smooth=True, scale=1.0), target)
+    np.testing.assert_allclose(target, 255 / 4, atol=20)
 
 
 # ------------------------------------------------------------------------------------------------ regions
