@@ -194,7 +194,8 @@ def test_agents_share_the_work(sandbox, session):
         assert [len(first.shapes(task)) for task in tasks] == [2] * 6
         assert one.calls
         assert two.calls
-        assert len(one.calls) + len(two.calls) == 6
+        # Each frame once; requests that wait together may go through the model together.
+        assert sum(len(frames) for frames in [*one.calls, *two.calls]) == 12
         second.door.close()
 
 
