@@ -10,7 +10,7 @@ from typing import Any
 from adapters._networks.pictures import Three
 from agent.contract import ConfigError
 
-PREPARATION = ("resize", "crop", "colour", "scale", "mean", "std", "pad")
+PREPARATION = ("resize", "crop", "smooth", "colour", "scale", "mean", "std", "pad")
 RUNNING = ("providers", "threads", "input_size")
 
 

@@ -137,7 +137,7 @@ def test_the_accuracy_of_regions_comes_through(assets):
 
 def test_tags_of_photographs(assets):
     """The figures of the weights' conversion for three pictures, by the preparation of SqueezeNet's authors."""
-    options = {"head": "classifier", "colour": "bgr", "scale": 1, "mean": [104, 117, 123], "std": [1]}
+    options = {"head": "classifier", "colour": "bgr", "scale": 1, "mean": [104, 117, 123], "std": [1], "smooth": False}
     path = assets / "weights" / "squeezenet_v1.1_227.onnx"
     model = load_model(f"local:{path}", device="cpu", options={**options, "resize": "stretch"}).model
     for picture, label, score in (
