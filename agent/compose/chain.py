@@ -28,6 +28,7 @@ class Chain:
             step = open_step(parts, wish, f"then {number}", self.labels)
             self._steps.append(step)
             self.labels = step.labels_after(self.labels)
+        self._types = {label.name: label.type for label in self.labels}
         self.close = parts.close
         self.batch_size = self._first.loaded.batch_size
         self.default_threshold = self._first.loaded.default_threshold
@@ -38,7 +39,12 @@ class Chain:
         found = self._first.detect(frames, replace(context, labels=None))
         for step in self._steps:
             found = step.look(frames, found, context)
-        return found
+        return [[detection for detection in own if self._fits(detection)] for own in found]
+
+    def _fits(self, detection: Detection) -> bool:
+        """Whether a detection has become what its label says: to some rectangles there is no mask, or no skeleton."""
+        kinds = {self._types.get(detection.label, "any"), "tag" if detection.shape is None else detection.shape.type}
+        return len(kinds) == 1 or "any" in kinds or kinds == {"mask", "polygon"}
 
 
 load = Chain

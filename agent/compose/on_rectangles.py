@@ -23,7 +23,7 @@ from agent.contract import (
 
 
 class _OnRectangles:
-    """Asks its part about rectangles of a whole frame."""
+    """Asks its part about rectangles of a whole frame; what it has no answer to stays as it was."""
 
     method = ""
     """What the model must be able to do."""
@@ -46,7 +46,8 @@ class _OnRectangles:
                 if len(seen) != len(boxes):
                     raise BadPrediction(f"{self.part.name}: gave {len(seen)} answers for {len(boxes)} rectangles")
                 for number, answer in zip(wanted, seen, strict=True):
-                    changed[number] = self.change(changed[number], answer)
+                    if answer is not None:
+                        changed[number] = self.change(changed[number], answer)
             answers.append(changed)
         return answers
 
@@ -95,9 +96,8 @@ class MaskStep(_OnRectangles):
 
     def ask(self, model: Any, frame: Frame, boxes: Sequence[Rectangle]) -> Sequence[Any]:
         embedding = model.embed(frame)  # once for all rectangles of the frame
-        return [next(iter(model.segment(embedding, Prompts(box=box))), None) for box in boxes]
+        answers = (model.segment(embedding, Prompts(box=box)) for box in boxes)
+        return [next((one for one in found if one.shape is not None), None) for found in answers]
 
     def change(self, detection: Detection, answer: Any) -> Detection:
-        if answer is None or answer.shape is None:
-            raise BadPrediction(f"{self.part.name}: gave no shape for a rectangle")
         return replace(detection, shape=answer.shape)
