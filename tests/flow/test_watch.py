@@ -380,7 +380,7 @@ class TestServer:
             watch.look()
             health = watch.door.health()
             assert not health.ok
-            assert "cannot use the server since" in health.text
+            assert "waiting for the server since" in health.text
             asked = len(list(sandbox.requests))
             watch.look()
             assert len(list(sandbox.requests)) == asked, "it is left alone for a while"

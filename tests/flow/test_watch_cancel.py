@@ -193,7 +193,7 @@ def test_an_event_about_a_job_at_work_lets_it_be_looked_at_now(sandbox, session,
 
         def take_back():
             patch(session, job, assignee=None)
-            assert watch.door._place.look_at(job)
+            assert watch.door._place.look_at(job) == 1
 
         stopped(watch, take_back)
         assert watch.memory()[job].status == "cancelled"

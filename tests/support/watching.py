@@ -117,7 +117,7 @@ class Watching:
         until(lambda: self._have_looked() and not time.sleep(0.05) and self._have_looked())
 
     def _have_looked(self) -> bool:
-        woken = [job for job in self.door._scheduler.get_jobs() if not job.id.startswith("look: ")]
+        woken = [job for job in self.door._scheduler.get_jobs() if not job.id.startswith(("look: ", "try again: "))]
         return not woken and all(looker.looks and not looker._looking for looker in self.door._all())
 
     def _is_still(self) -> bool:

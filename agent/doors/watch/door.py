@@ -100,6 +100,8 @@ class Watch:
             return DoorHealth(False, trouble)
         at_work = [f"job {attended.job}" for attended in self._place.at_work()]
         parts = [f"{len(enabled)} of {len(lookers)} rules look for work", *troubles]
+        if enabled and not self._place.reach.reached:
+            parts.append("the server has not been asked yet")
         if at_work:
             parts.append(f"at work: {', '.join(at_work)}")
         # While one rule can work, the door can.
@@ -108,31 +110,35 @@ class Watch:
     # --------------------------------------------------------------- webhooks
 
     def receive(self, body: bytes, headers: Mapping[str, str]) -> tuple[int, str]:
-        """Takes an event of CVAT's: HTTP status and text of the answer. Rules that it can concern look soon."""
+        """Takes an event of CVAT's: HTTP status and text of the answer.
+
+        All rules that it can concern look soon: what one of them leaves, another may be for. The jobs at work that it
+        can be about are looked at now.
+        """
         try:
             event = read_event(body, headers, self._secret)
         except Refused as refused:
             return refused.status, str(refused)
-        if not event.may_bring_work:
-            return 200, "nothing to do"
-        if self._place.look_at(event.job):
-            return 200, "the job at work is looked at"
-        names = [
-            looker.rule.name
-            for looker in self._all()
-            if looker.rule.settings.enabled and looker.rule.concerns(event.project, event.task)
-        ]
-        for name in names:
-            self.wake(name, after=self._debounce)
-        return 200, f"{len(names)} rules look"
+        self._place.reach.heard()
+        told = []
+        if event.may_take_work and (jobs := self._place.look_at(event.job)):
+            told.append(f"{jobs} jobs at work are looked at")
+        if event.may_bring_work:
+            concerned = [one for one in self._all() if one.rule.settings.enabled and one.rule.concerns(event)]
+            for looker in concerned:
+                if event.may_change_labels:
+                    looker.forget_labels()
+                self.wake(looker.rule.name, after=self._debounce)
+            told.append(f"{len(concerned)} rules look")
+        return 200, ", ".join(told) or "nothing to do"
 
-    def wake(self, rule: str, *, after: float = 0.0, fresh: bool = True) -> None:
-        """Lets a rule look soon; what else wakes it until then is the same look."""
+    def wake(self, rule: str, *, after: float = 0.0, fresh: bool = True, why: str = "wake") -> None:
+        """Lets a rule look soon; what else wakes it for the same reason until then is the same look."""
         with self._lock:
             looker = self._lookers.get(rule)
             if looker is None or not self._open:
                 return
-            name = f"{'wake' if fresh else 'go on'}: {rule}"
+            name = f"{why}: {rule}"
             if self._scheduler.get_job(name) is not None:
                 return
             moment = datetime.now(UTC) + timedelta(seconds=after)
@@ -145,7 +151,7 @@ class Watch:
         wanted = {rule.name: rule for rule in rules}
         for name in [name for name, looker in self._lookers.items() if wanted.get(name) != looker.rule]:
             self._lookers.pop(name).leave()
-            for job in (f"look: {name}", f"wake: {name}", f"go on: {name}"):
+            for job in (f"look: {name}", f"wake: {name}", f"go on: {name}", f"try again: {name}"):
                 with suppress(JobLookupError):
                     self._scheduler.remove_job(job)
         for name, rule in wanted.items():
@@ -156,7 +162,12 @@ class Watch:
                 self._lookers[name] = self._new(rule)
 
     def _new(self, rule: Rule) -> Looker:
-        looker = Looker(self._place, rule, lambda: self._free(rule.name))
+        looker = Looker(
+            self._place,
+            rule,
+            ended=lambda: self._free(rule.name),
+            failed=lambda seconds: self.wake(rule.name, after=seconds, why="try again"),
+        )
         every = rule.settings.every_seconds
         timing: dict[str, Any] = {"seconds": every, "jitter": min(every / 10, 10.0) if every >= 10 else None}
         self._scheduler.add_job(
@@ -168,8 +179,8 @@ class Watch:
         """A place has become free: those that found none go first, then the rule whose place it was."""
         for looker in self._all():
             if looker.starved and looker.rule.name != rule:
-                self.wake(looker.rule.name, fresh=False)
-        self.wake(rule, fresh=False)
+                self.wake(looker.rule.name, fresh=False, why="go on")
+        self.wake(rule, fresh=False, why="go on")
 
     def _all(self) -> list[Looker]:
         with self._lock:

@@ -15,7 +15,7 @@ from agent.doors.watch.attending import Attendant, is_due
 from agent.doors.watch.place import Place
 from agent.doors.watch.resting import Rest
 from agent.doors.watch.rules import Rule
-from agent.errors import ModelError, RequestCancelled, ServerRefused, SidecarError
+from agent.errors import ModelError, RequestCancelled, ServerError, ServerRefused, SidecarError
 from agent.ledger_file import HeldElsewhere
 from agent.ledger_rules import HOUR, PENDING
 
@@ -40,16 +40,25 @@ class Candidate:
 
 
 class Looker:
-    """Looks for the work of one rule, one look at a time. `ended` hears when a place has become free again."""
+    """Looks for the work of one rule, one look at a time.
 
-    def __init__(self, place: Place, rule: Rule, ended: Callable[[], None]) -> None:
+    `ended` hears when a place has become free again, `failed` for how many seconds the server is left alone.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        rule: Rule,
+        ended: Callable[[], None],
+        failed: Callable[[float], None] = lambda seconds: None,
+    ) -> None:
         self.rule = rule
         self.starved = False
         """Whether there is work for which no place was free, or that others held."""
         self.rest = Rest(place, rule)
         self.looks = 0
         """How many looks have ended."""
-        self._place, self._ended = place, ended
+        self._place, self._ended, self._failed = place, ended, failed
         self._lock = threading.Lock()
         self._left = False
         self._looking = self._wanted = self._list_wanted = False
@@ -69,6 +78,10 @@ class Looker:
                 return
             self._looking = True
         threading.Thread(target=self._run, name=f"look-{self.rule.name}", daemon=True).start()
+
+    def forget_labels(self) -> None:
+        """Labels of tasks may have changed: the next look asks for them anew."""
+        self._labels = {}
 
     def leave(self) -> None:
         """No more looks: the door drains, or the rule is another one now. What is at work goes on."""
@@ -90,10 +103,16 @@ class Looker:
             except RequestCancelled:
                 pass  # the door ends
             except SidecarError as error:
-                self.rest.failed(error)
+                self._note(error)
             except Exception:  # the next look must come all the same
                 log.exception("rule %s: a look broke off", self.rule.name)
             self.looks += 1
+
+    def _note(self, error: SidecarError) -> None:
+        self.rest.failed(error)
+        if isinstance(error, ServerError):
+            # Not only when it is time for the next look, which may be hours away.
+            self._failed(self._place.reach.wait)
 
     def _look(self, fresh: bool) -> None:
         if fresh or (self._more and not self._backlog):
@@ -170,13 +189,14 @@ class Looker:
         """Whether the job's task has the label that the rule asks for."""
         if self.rule.settings.label is None:
             return True
-        if job.task_id not in self._labels:
+        labels = self._labels
+        if job.task_id not in labels:
             try:
                 names = [label.name for label in task_labels(self._place.session, job.id)]
             except ServerRefused:
                 return False  # the job has gone meanwhile
-            self._labels[job.task_id] = (self._place.clock() + LABELS_SECONDS, self.rule.wants_labels(names))
-        return self._labels[job.task_id][1]
+            labels[job.task_id] = (self._place.clock() + LABELS_SECONDS, self.rule.wants_labels(names))
+        return labels[job.task_id][1]
 
     def _forget_old(self, *, all_left_alone: bool) -> None:
         now = self._place.clock()
@@ -212,7 +232,7 @@ class Looker:
         except RequestCancelled:
             pass  # the door ends
         except SidecarError as error:
-            self.rest.failed(error)
+            self._note(error)
         finally:
             if not worked:
                 with self._lock:

@@ -37,7 +37,8 @@ class Reach:
         self._jitter, self._clock = jitter, clock
         self._lock = threading.Lock()
         self._failures = 0
-        self._next = 0.0
+        self._next = self._asked = 0.0
+        self._reached = False
         self._since: datetime | None = None
         self._said = ""
 
@@ -46,16 +47,27 @@ class Reach:
             self._failures += 1
             wait = pause_after(self._failures, self._jitter(), first=FIRST_WAIT, longest=LONGEST_WAIT)
             asked = getattr(error, "retry_after", None) or 0.0
-            self._next = self._clock() + max(wait, asked)
+            self._next, self._asked = self._clock() + max(wait, asked), self._clock() + asked
             self._since = self._since or now
             self._said = str(error)
-        log.warning("watch: %s; looking again in %.0f s", error, max(wait, asked))
+            what = "the server is away" if self._reached else "waiting for the server"
+        log.warning("watch: %s: %s; looking again in %.0f s", what, error, max(wait, asked))
 
     def answered(self) -> None:
         with self._lock:
-            if self._failures:
-                log.info("watch: the server answers again")
-            self._failures, self._next, self._since = 0, 0.0, None
+            if self._failures or not self._reached:
+                log.info("watch: the server %s", "answers again" if self._reached else "is reached")
+            self._failures, self._next, self._since, self._reached = 0, 0.0, None, True
+
+    def heard(self) -> None:
+        """The server has called us: it is worth asking it sooner, but not before it allows it."""
+        with self._lock:
+            self._next = min(self._next, self._asked)
+
+    @property
+    def reached(self) -> bool:
+        """Whether the server has ever answered."""
+        return self._reached
 
     @property
     def wait(self) -> float:
@@ -67,7 +79,10 @@ class Reach:
     def trouble(self) -> str | None:
         """What is wrong, for a person."""
         with self._lock:
-            return f"cannot use the server since {self._since:%H:%M:%S}: {self._said}" if self._since else None
+            if self._since is None:
+                return None
+            what = "cannot use the server" if self._reached else "waiting for the server"
+            return f"{what} since {self._since:%H:%M:%S}: {self._said}"
 
 
 @dataclass(slots=True)
@@ -135,13 +150,12 @@ class Place:
             attended = self._attended.get(job)
         return attended is not None and attended.rule.name == rule
 
-    def look_at(self, job: int | None) -> bool:
-        """Lets a job at work be looked at now, because something about it has changed; False where it is not there."""
-        with self._changed:
-            attended = None if job is None else self._attended.get(job)
-        if attended is not None:
+    def look_at(self, job: int | None) -> int:
+        """Lets a job at work (None: all) be looked at now, because something has changed; how many there are."""
+        at_work = [attended for attended in self.at_work() if job is None or attended.job == job]
+        for attended in at_work:
             attended.nudged.set()
-        return attended is not None
+        return len(at_work)
 
     def end(self, patience: float) -> bool:
         """Stops all that is at work; whether everybody has left within so many seconds."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from agent.cvat.jobs import Filter, Job
 from agent.doors.watch.rule_options import read_options, run_options
+from agent.doors.watch.webhooks import Event
 from agent.errors import ConfigError
 from agent.options import Options
 from agent.service_config import Config, RuleSettings
@@ -121,11 +122,11 @@ class Rule:
         """Whether a task with these labels is one of the rule's."""
         return self.settings.label is None or any(fnmatchcase(name, self.settings.label) for name in names)
 
-    def concerns(self, project: int | None, task: int | None) -> bool:
-        """Whether an event about a project and a task can be about one of the rule's jobs; None is not known."""
+    def concerns(self, event: Event) -> bool:
+        """Whether an event can be about one of the rule's jobs."""
         wish = self.settings
-        other_project = bool(wish.projects) and project is not None and project not in wish.projects
-        other_task = bool(wish.tasks) and task is not None and task not in wish.tasks
+        other_project = bool(wish.projects) and event.project is not None and event.project not in wish.projects
+        other_task = bool(wish.tasks) and event.task is not None and event.task not in wish.tasks
         return not (other_project or other_task)
 
 

@@ -16,8 +16,10 @@ from typing import Any
 LARGEST = 1 << 20
 """Bytes of an event; CVAT's are a few thousand."""
 SIGNATURE = "x-signature-256"
-EVENTS = ("create:job", "update:job", "create:task", "update:task")
-"""Those that can bring work to a rule. Others are taken without a word."""
+BRING_WORK = ("create:job", "update:job", "create:task", "update:task", "update:project")
+"""Those that can bring work to a rule: a task's or a project's can be about many jobs, by their labels for example."""
+TAKE_WORK = ("update:job", "delete:job", "update:task", "delete:task", "update:project", "delete:project")
+"""Those that can mean that a job at work is not ours any more. Others are taken without a word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,15 @@ class Event:
 
     @property
     def may_bring_work(self) -> bool:
-        return self.name in EVENTS
+        return self.name in BRING_WORK
+
+    @property
+    def may_take_work(self) -> bool:
+        return self.name in TAKE_WORK
+
+    @property
+    def may_change_labels(self) -> bool:
+        return self.name in ("update:task", "update:project")
 
 
 class Refused(Exception):
@@ -72,6 +82,8 @@ def _event(said: Mapping[str, Any]) -> Event:
         return Event(name, _number(row, "project_id"), _number(row, "task_id"), _number(row, "id"))
     if kind == "task":
         return Event(name, _number(row, "project_id"), _number(row, "id"))
+    if kind == "project":
+        return Event(name, _number(row, "id"))
     return Event(name)
 
 

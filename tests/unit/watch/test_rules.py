@@ -8,6 +8,7 @@ import pytest
 
 from agent.cvat.jobs import Job
 from agent.doors.watch.rules import read_rules
+from agent.doors.watch.webhooks import Event
 from agent.errors import ConfigError
 from agent.service_config import load_config
 
@@ -142,4 +143,4 @@ class TestConditions:
         [(5, 3, True), (None, None, True), (6, 3, False), (5, 4, False), (None, 3, True)],
     )
     def test_events_that_may_be_about_a_rules_jobs(self, tmp_path, project, task, concerned):
-        assert read(tmp_path, "projects = [5]\ntasks = [3]").concerns(project, task) is concerned
+        assert read(tmp_path, "projects = [5]\ntasks = [3]").concerns(Event("update:task", project, task)) is concerned
