@@ -23,7 +23,8 @@ def vocabulary(name: str, owner: str) -> Names:
     """The names of a vocabulary of `label_maps`; `coco80` is as good as `coco-80`."""
     files = {_plain(file.name): file for file in _vocabularies()}
     if (file := files.get(_plain(name) + "toml")) is None:
-        known = ", ".join(sorted(file.name.removesuffix(".toml") for file in files.values())) or "none"
+        texts = {file.name.removesuffix(".toml"): file.read_text(encoding="utf-8") for file in files.values()}
+        known = ", ".join(sorted(known for known, text in texts.items() if tomllib.loads(text).get("names"))) or "none"
         raise ConfigError(f"{owner}: labels: unknown vocabulary {name!r}, allowed: a list of names, or {known}")
     names = tomllib.loads(file.read_text(encoding="utf-8")).get("names", [])
     return as_names(names, f"{owner}: vocabulary {name}")

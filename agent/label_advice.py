@@ -7,10 +7,8 @@ from functools import lru_cache
 
 from agent.domain import Label, TaskLabel
 from agent.label_map import LabelMap, known_label_maps, load_label_map
-from agent.label_match import DroppedLabel
+from agent.label_match import NO_SUCH_LABEL, DroppedLabel, compatible
 from agent.label_names import NameIndex, close_names, fold, some
-
-NO_SUCH_LABEL = "the task has no label of that name"
 
 
 @lru_cache(maxsize=1)
@@ -33,15 +31,17 @@ def _synonyms() -> dict[str, list[str]]:
     return found
 
 
-def suggestions(name: str, task_labels: Sequence[TaskLabel], model_labels: Sequence[Label]) -> tuple[str, ...]:
-    """Task labels that may be meant by a model's label.
+def suggestions(label: Label, task_labels: Sequence[TaskLabel], model_labels: Sequence[Label]) -> tuple[str, ...]:
+    """Task labels that may be meant by a model's label, of a type that it fits.
 
     By spelling, only those that are no label of the model themselves: "bear" is not "pear" where it has both.
     """
-    index = NameIndex(task_labels)
-    known = [found.name for other in _synonyms().get(fold(name), ()) if (found := index.find(other)[0]) is not None]
-    taken = {fold(label.name) for label in model_labels}
-    near = close_names(name, [label.name for label in task_labels if fold(label.name) not in taken])
+    fitting = [other for other in task_labels if compatible(label.type, other.type)]
+    index = NameIndex(fitting)
+    others = _synonyms().get(fold(label.name), ())
+    known = [found.name for other in others if (found := index.find(other)[0]) is not None]
+    taken = {fold(other.name) for other in model_labels}
+    near = close_names(label.name, [other.name for other in fitting if fold(other.name) not in taken])
     return tuple(dict.fromkeys([*known, *near]))
 
 
@@ -50,8 +50,12 @@ def maps_that_help(model_labels: Sequence[Label], task_labels: Sequence[TaskLabe
     index, helped = NameIndex(task_labels), {}
     for label_map in _our_maps():
         entries = NameIndex([_Entry(name, entry.name) for name, entry in label_map.labels.items() if entry.name])
-        found = [entry for label in model_labels if (entry := entries.find(label.name)[0]) is not None]
-        count = sum(index.find(entry.becomes)[0] is not None for entry in found)
+        count = 0
+        for label in model_labels:
+            entry = entries.find(label.name)[0]
+            target = index.find(entry.becomes)[0] if entry is not None else None
+            if target is not None and index.find(label.name)[0] is None:
+                count += compatible(label.type, target.type)
         if count:
             helped[label_map.name] = count
     return sorted(helped, key=lambda name: -helped[name])
@@ -70,9 +74,40 @@ def nothing_matches(
     text = f"labels: none of the model's ({some(own)}) has a place in the task's ({some(theirs) or 'it has none'})"
     if reasons := [label.reason for label in dropped if label.reason != NO_SUCH_LABEL]:
         text += f": {reasons[0]}"
+    if misfits := [label.types for label in dropped if label.types is not None]:
+        return f"{text}; {_about_types(*misfits[0])}"
     if maps := maps_that_help(model_labels, task_labels):
         return f"{text}; try --label-map {maps[0]}"
     for label in dropped:
         if label.suggestions:
             return f'{text}; try --map "{label.name}={label.suggestions[0]}"'
     return f'{text}; say which is which by --map "model label=task label"'
+
+
+def _about_types(own: str, theirs: str) -> str:
+    """What helps where a name is the same and the types do not go together; no mapping does."""
+    if theirs == "rectangle" and own in ("mask", "skeleton"):
+        return f"many models give rectangles instead by -p shape=rectangle, and a task's label of the type {own} fits"
+    wanted = own if "skeleton" in (own, theirs) or own == "any" else f"{own} or any"
+    if own == "rectangle" and theirs in ("mask", "polygon", "skeleton"):
+        what = "a skeleton" if theirs == "skeleton" else "a mask"
+        return (
+            f"a `chain:` makes {what} of each rectangle (docs/compositions.md), and a label of the type {wanted} fits"
+        )
+    return f"a task's label of the type {wanted} fits"
+
+
+def strangers(label_map: LabelMap | None, model_labels: Sequence[Label]) -> tuple[str, ...]:
+    """A note about labels that a file of somebody's own names and the model does not have.
+
+    Ours are made for many models, and name what many of them lack.
+    """
+    if label_map is None or not label_map.is_file:
+        return ()
+    index = NameIndex(model_labels)
+    strange = [name for name in label_map.labels if index.find(name)[1] == "no such name"]
+    if not strange:
+        return ()
+    near = close_names(strange[0], index.names, 1)
+    hint = f"; instead of {strange[0]!r}, did you mean {near[0]!r}?" if near else ""
+    return (f"label map {label_map.name} names what the model does not have: {some(strange)}{hint}",)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from agent.errors import ConfigError
-from agent.label_names import fold, meant
+from agent.label_names import close_names, fold, meant
 
 Value = TypeVar("Value")
 
@@ -63,6 +63,8 @@ class LabelMap:
     labels: Mapping[str, MapEntry] = field(default_factory=_nothing)
     synonyms: Mapping[str, tuple[str, ...]] = field(default_factory=_nothing)
     """Label -> other names for it and its like: for suggestions, never for matching."""
+    is_file: bool = False
+    """Whether it is somebody's own file, and none of `label_maps/`."""
 
 
 def known_label_maps() -> list[str]:
@@ -79,14 +81,16 @@ def load_label_map(name: str) -> LabelMap:
     """
     if name.endswith(".toml") or "/" in name:
         try:
-            return parse_label_map(Path(name).stem, Path(name).expanduser().read_text(encoding="utf-8"), name)
+            found = parse_label_map(Path(name).stem, Path(name).expanduser().read_text(encoding="utf-8"), name)
+            return replace(found, is_file=True)
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"label map {name}: cannot be read: {error}") from error
     known = {fold(file): file for file in known_label_maps()}
     if (file := known.get(fold(name))) is None:
-        raise ConfigError(
-            f"label map {name!r}: no map of ours, nor the path of a .toml file{meant(name, list(known.values()))}"
-        )
+        near = close_names(name, list(known.values()), 1)
+        maps = [file for file in known.values() if _packaged(file).labels]
+        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(maps)}"
+        raise ConfigError(f"label map {name!r}: no map of ours, nor the path of a .toml file; {hint}")
     return _packaged(file)
 
 

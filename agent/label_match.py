@@ -6,6 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from agent.domain import TaskAttribute, TaskLabel
+from agent.label_names import some
+
+NO_SUCH_LABEL = "the task has no label of that name"
+ALIKE = 3
+"""So many dropped labels of one reason have a line each; more share one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,13 @@ class DroppedLabel:
     reason: str
     suggestions: tuple[str, ...] = ()
     """Task labels that may be meant."""
+    types: tuple[str, str] | None = None
+    """The model's type and the task's, where it is they that do not go together."""
+
+    def line(self) -> str:
+        """Why, and what may be meant."""
+        meant = f"; did you mean {' or '.join(map(repr, self.suggestions))}?" if self.suggestions else ""
+        return f"dropped: {self.reason}{meant}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +83,8 @@ class LabelMatch:
     dropped: tuple[DroppedLabel, ...]
     unused: tuple[TaskLabel, ...]
     """Task labels that no model label becomes."""
+    notes: tuple[str, ...] = ()
+    """What of a label map of one's own says nothing of this model."""
 
     def thresholds(self, request: float | None, default: float) -> Thresholds:
         """The scores that are enough; `default` is the model's own."""
@@ -79,9 +93,13 @@ class LabelMatch:
         falls_back = len(per_label) < len(self.targets) or not per_label
         return Thresholds(request, per_label, default if falls_back else min(per_label.values()))
 
-    def lines(self, thresholds: Thresholds | None = None) -> Iterator[str]:
-        """The match for a person: a line for each label of the model, and one for those that the task has left."""
-        width = max((len(name) for name in [*self.targets, *(d.name for d in self.dropped)]), default=0)
+    def lines(self, thresholds: Thresholds | None = None, most: int = 20) -> Iterator[str]:
+        """The match for a person: a line for each label that has a place, and for each that was nearly meant.
+
+        Others that are dropped for one reason share a line, which names up to `most` of them.
+        """
+        alone, together = self._grouped()
+        width = max((len(name) for name in [*self.targets, *(d.name for d in alone)]), default=0)
         for name, target in self.targets.items():
             facts = [target.how]
             if thresholds is not None:
@@ -94,8 +112,28 @@ class LabelMatch:
             facts += target.notes
             types = f"{target.model_type} -> {target.label.type}"
             yield f"{name:<{width}}  ->  {target.label.name}  ({types}; {'; '.join(facts)})"
-        for dropped in self.dropped:
-            advice = f"; did you mean {' or '.join(map(repr, dropped.suggestions))}?" if dropped.suggestions else ""
-            yield f"{dropped.name:<{width}}  dropped: {dropped.reason}{advice}"
+        for dropped in alone:
+            yield f"{dropped.name:<{width}}  {dropped.line()}"
+        for reason, names in together.items():
+            yield f"{len(names)} labels of the model are dropped, {reason}: {some(names, most)}"
         if self.unused:
             yield f"labels of the task that stay unused: {', '.join(label.name for label in self.unused)}"
+        yield from self.notes
+
+    def _grouped(self) -> tuple[list[DroppedLabel], dict[str, list[str]]]:
+        """The dropped labels that deserve a line of their own, and the names of the others by reason."""
+        by_reason: dict[str, list[DroppedLabel]] = {}
+        for label in self.dropped:
+            if not label.suggestions:
+                by_reason.setdefault(label.reason, []).append(label)
+        many = {reason: [label.name for label in found] for reason, found in by_reason.items() if len(found) > ALIKE}
+        return [label for label in self.dropped if label.suggestions or label.reason not in many], many
+
+
+def compatible(model_type: str, task_type: str) -> bool:
+    """CVAT's rule: the same type, one side "any" (but not for skeletons), or mask and polygon."""
+    if model_type == task_type:
+        return True
+    if "any" in (model_type, task_type):
+        return "skeleton" not in (model_type, task_type)
+    return {model_type, task_type} == {"mask", "polygon"}

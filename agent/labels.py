@@ -15,13 +15,24 @@ from typing import Any
 from agent.attribute_values import valid_value
 from agent.domain import Attribute, Label, TaskAttribute, TaskLabel
 from agent.errors import ConfigError, LabelMismatch
-from agent.label_advice import NO_SUCH_LABEL, maps_that_help, nothing_matches, suggestions
+from agent.label_advice import maps_that_help, nothing_matches, strangers, suggestions
 from agent.label_map import LabelMap, MapEntry
-from agent.label_match import DroppedLabel, LabelMatch, LabelTarget, SublabelTarget, Thresholds
+from agent.label_match import (
+    NO_SUCH_LABEL,
+    DroppedLabel,
+    LabelMatch,
+    LabelTarget,
+    SublabelTarget,
+    Thresholds,
+    compatible,
+)
 from agent.label_names import NameIndex, meant
 from agent.label_request import request_entries
 
-__all__ = ["DroppedLabel", "LabelMatch", "LabelTarget", "SublabelTarget", "Thresholds", "compatible", "match_labels"]
+__all__ = [
+    "DroppedLabel", "LabelMatch", "LabelTarget", "SublabelTarget", "Thresholds", "check_match", "compatible",
+    "find_match", "match_labels",
+]  # fmt: skip
 
 MOST_ADVISED = 200
 """Dropped labels that get suggestions; a vocabulary of thousands needs none for each."""
@@ -37,13 +48,36 @@ def match_labels(
 ) -> LabelMatch:
     """The match; LabelMismatch when an explicit mapping is impossible or when nothing matches at all.
 
+    The arguments are those of `find_match`.
+    """
+    found = find_match(model_labels, task_labels, request=request, label_map=label_map, only_requested=only_requested)
+    check_match(found, model_labels, task_labels)
+    return found
+
+
+def check_match(found: LabelMatch, model_labels: Sequence[Label], task_labels: Sequence[TaskLabel]) -> None:
+    """LabelMismatch, with advice, for a match in which nothing matches."""
+    if not found.targets:
+        raise LabelMismatch(nothing_matches(model_labels, task_labels, found.dropped))
+
+
+def find_match(
+    model_labels: Sequence[Label],
+    task_labels: Sequence[TaskLabel],
+    *,
+    request: Mapping[str, Any] | None = None,
+    label_map: LabelMap | None = None,
+    only_requested: bool = False,
+) -> LabelMatch:
+    """The match, whether anything matches or not; LabelMismatch when an explicit mapping is impossible.
+
     `request` maps model labels to a task label's name, to None (drop), or to CVAT's form
     {"name": …, "attributes": {model: task}, "sublabels": {model: {"name": …, "attributes": …}}}; with
     `only_requested`, model labels that it does not name are dropped, as CVAT means it.
     """
     if label_map is not None and not label_map.labels:
         maps = maps_that_help(model_labels, task_labels)
-        hint = f"; {maps[0]} would help" if maps else ""
+        hint = f"; {maps[0]} would help" if maps else "; a vocabulary of a model goes into its option `labels`"
         raise ConfigError(f"label map {label_map.name}: it has no [labels] that say what becomes of its names{hint}")
     matcher = _Matcher(
         request_entries(request or {}, model_labels), model_labels, task_labels, label_map, only_requested
@@ -58,20 +92,9 @@ def match_labels(
             targets[label.name] = found
         else:
             dropped[label.name] = found
-    if not targets:
-        raise LabelMismatch(nothing_matches(model_labels, task_labels, list(dropped.values())))
     used = {target.label.id for target in targets.values()}
     unused = tuple(label for label in task_labels if label.id not in used)
-    return LabelMatch(targets, tuple(dropped.values()), unused)
-
-
-def compatible(model_type: str, task_type: str) -> bool:
-    """CVAT's rule: the same type, one side "any" (but not for skeletons), or mask and polygon."""
-    if model_type == task_type:
-        return True
-    if "any" in (model_type, task_type):
-        return "skeleton" not in (model_type, task_type)
-    return {model_type, task_type} == {"mask", "polygon"}
+    return LabelMatch(targets, tuple(dropped.values()), unused, strangers(label_map, model_labels))
 
 
 _BY_NAME = MapEntry()
@@ -145,7 +168,7 @@ class _Matcher:
         if how.startswith("ambiguous"):
             return DroppedLabel(label.name, how)
         self._advised += 1
-        advice = suggestions(label.name, self._task_labels, self._model_labels) if self._advised <= MOST_ADVISED else ()
+        advice = suggestions(label, self._task_labels, self._model_labels) if self._advised <= MOST_ADVISED else ()
         return DroppedLabel(label.name, NO_SUCH_LABEL, advice)
 
 
@@ -160,7 +183,7 @@ def _fit(label: Label, target: TaskLabel, entry: MapEntry, how: str) -> LabelTar
     """The target with attributes and sublabels, or why the label cannot go there."""
     if not compatible(label.type, target.type):
         types = f"the model gives {label.name!r} as {label.type}, the task takes {target.name!r} as {target.type}"
-        return DroppedLabel(label.name, types)
+        return DroppedLabel(label.name, types, types=(label.type, target.type))
     try:
         fixed = _fixed(target, entry.attributes)
         attributes, notes = _attributes(

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from agent.label_match import NO_SUCH_LABEL
+from agent.label_names import some
+
+
+NAMED = 5
+"""Dropped labels that are named; a vocabulary has hundreds."""
+
 
 @dataclass(slots=True)
 class RunReport:
-    """The figures of a run. Frames are counted once they need no more work; `annotations` by task label."""
+    """The figures of a run. Frames are counted once they need no more work; `annotations` by task label.
 
+    `looked` is what was done to frames, `made` what is counted by label.
+    """
+
+    looked: str = "annotated"
+    made: str = "annotations"
     total: int = 0
     done: int = 0
     annotations: Counter[str] = field(default_factory=Counter)
@@ -79,21 +91,20 @@ class RunReport:
 
     def lines(self) -> Iterator[str]:
         """The table that a person reads at the end."""
-        yield f"frames      {self.done - len(self.skipped)} of {self.total} annotated, {len(self.skipped)} skipped"
-        yield f"annotations {self.annotations.total()}"
+        if self.dry:
+            yield "dry run     nothing was sent to the server"
+        looked = self.done - len(self.skipped)
+        yield f"frames      {looked} of {self.total} {self.looked}, {len(self.skipped)} skipped"
+        yield f"{self.made:<11} {self.annotations.total()}"
         yield from _rows(self.annotations.most_common())
         if self.removed:
-            yield f"replaced    {self.removed} earlier annotations {'would be ' if self.dry else ''}removed"
+            what = "annotation" if self.removed == 1 else "annotations"
+            yield f"replaced    {self.removed} earlier {what} {'would be ' if self.dry else ''}removed"
         if self.refused:
             yield f"left out    {self.refused.total()}"
             yield from _rows(self.refused.most_common())
         if self.dropped_why:
-            seen = f", {self.dropped.total()} of their detections seen" if self.dropped else ""
-            yield f"dropped     {len(self.dropped_why)} labels of the model that have no place in the task{seen}"
-            shown = sorted(self.dropped_why, key=lambda name: (-self.dropped[name], name))
-            yield from _rows(((name, self.dropped[name]) for name in shown[:10]), self.dropped_why)
-            if len(shown) > 10:
-                yield f"  … and {len(shown) - 10} more (see --report)"
+            yield from self._dropped()
         for where, reason in list(self.skipped.items())[:10]:
             yield f"skipped     {where}: {reason}"
         if len(self.skipped) > 10:
@@ -102,9 +113,21 @@ class RunReport:
             yield "time        " + ", ".join(f"{name} {value:.1f} s" for name, value in self.seconds.items())
         yield from self.notes
 
+    def _dropped(self) -> Iterator[str]:
+        """One line, whatever the number of labels; one more for each whose place is there, but does not fit."""
+        names = sorted(self.dropped_why, key=lambda name: (-self.dropped[name], name))
+        told = [f"{name} ({self.dropped[name]} seen)" if self.dropped[name] else name for name in names]
+        what = "1 label" if len(names) == 1 else f"{len(names)} labels"
+        yield f"dropped     {what} of the model without a place in the task: {some(told, NAMED)}"
+        odd = [name for name in names if self.dropped_why[name] != NO_SUCH_LABEL]
+        for name in odd[:NAMED]:
+            yield f"  {name}: {self.dropped_why[name]}"
+        if len(odd) > NAMED:
+            yield f"  … and {len(odd) - NAMED} more for a reason of their own (`cvat-sidecar labels match` tells)"
 
-def _rows(rows: Any, why: Mapping[str, str] | None = None) -> Iterator[str]:
+
+def _rows(rows: Iterable[tuple[str, int]]) -> Iterator[str]:
     rows = list(rows)
     width = max((len(name) for name, _ in rows), default=0)
     for name, count in rows:
-        yield f"  {name:<{width}}  {count:>6}" + (f"  {why[name]}" if why else "")
+        yield f"  {name:<{width}}  {count:>6}"

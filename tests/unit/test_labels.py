@@ -11,7 +11,7 @@ from agent.domain import LABEL_TYPES, Attribute, Label, TaskAttribute, TaskLabel
 from agent.errors import ConfigError, LabelMismatch
 from agent.label_map import load_label_map, parse_label_map
 from agent.label_names import NameIndex, fold
-from agent.labels import compatible, match_labels
+from agent.labels import check_match, compatible, find_match, match_labels
 
 KIND = TaskAttribute(71, "kind", "select", ("car", "truck", "bus"))
 AGE = TaskAttribute(72, "age", "number", ("0", "99", "1"))
@@ -355,3 +355,82 @@ def test_the_printed_match_names_everything():
     assert "rectangle -> any" in lines[1]
     assert lines[2] == "motorbike  dropped: the task has no label of that name; did you mean 'motorcycle'?"
     assert lines[3] == "labels of the task that stay unused: person, boat, motorcycle"
+
+
+class TestTypesThatDoNotFit:
+    """Where the name is right and the type is not, no mapping and no label map would help."""
+
+    COCO = (*model("person", "car", "dog"),)
+
+    @pytest.mark.parametrize(
+        ("own", "theirs", "helps"),
+        [
+            ("rectangle", "mask", "a `chain:` makes a mask of each rectangle"),
+            ("rectangle", "skeleton", "a `chain:` makes a skeleton of each rectangle"),
+            ("skeleton", "rectangle", "-p shape=rectangle"),
+            ("mask", "rectangle", "-p shape=rectangle"),
+            ("mask", "ellipse", "a task's label of the type mask or any fits"),
+        ],
+    )
+    def test_what_would_help(self, own, theirs, helps):
+        with pytest.raises(LabelMismatch) as refused:
+            match_labels(model("person", "car", kind=own), task(person=theirs))
+        assert f"the model gives 'person' as {own}, the task takes 'person' as {theirs}" in str(refused.value)
+        assert helps in str(refused.value)
+        assert "--label-map" not in str(refused.value)
+        assert "--map" not in str(refused.value)
+
+    def test_a_label_map_that_only_repeats_names_is_not_advised(self):
+        with pytest.raises(LabelMismatch) as refused:
+            match_labels(self.COCO, task("zzz"), label_map=parse_label_map("m", "[labels]\ncar = 'x'", "m"))
+        assert "open-images-to-coco" not in str(refused.value)
+
+    def test_a_label_of_another_type_is_not_meant(self):
+        match = match_labels(model("motorcycle", "car"), [*task("car"), TaskLabel(9, "motorbike", "mask")])
+        assert match.dropped[0].suggestions == ()
+
+
+class TestFilesOfOnesOwn:
+    def read(self, tmp_path, text):
+        path = tmp_path / "mine.toml"
+        path.write_text(text)
+        return load_label_map(str(path))
+
+    def test_a_name_that_the_model_does_not_have_is_told(self, tmp_path):
+        label_map = self.read(tmp_path, "[labels]\nlorry = 'truck'\ncar = 'vehicle'\nTRUCKS = 'vehicle'")
+        match = match_labels(model("car", "truck"), task("vehicle"), label_map=label_map)
+        assert match.notes == ("label map mine names what the model does not have: lorry",)
+        assert list(match.lines())[-1] == match.notes[0]
+
+    def test_a_misspelt_name_is_guessed(self, tmp_path):
+        label_map = self.read(tmp_path, "[labels]\nmotorcicle = 'motorbike'")
+        match = match_labels(model("motorcycle", "car"), task("car"), label_map=label_map)
+        assert match.notes[0].endswith("instead of 'motorcicle', did you mean 'motorcycle'?")
+
+    def test_our_own_maps_are_made_for_many_models(self):
+        label_map = load_label_map("coco-to-voc")
+        assert match_labels(model("airplane"), task("aeroplane"), label_map=label_map).notes == ()
+
+
+class TestManyDroppedLabels:
+    NAMES = tuple(f"thing {number}" for number in range(40))
+
+    def test_they_share_a_line(self):
+        match = match_labels(model("car", "bus", *self.NAMES), [*task("car"), TaskLabel(9, "bus", "mask")])
+        lines = list(match.lines(most=3))
+        assert lines[1] == "bus  dropped: the model gives 'bus' as rectangle, the task takes 'bus' as mask"
+        assert lines[2] == (
+            "40 labels of the model are dropped, the task has no label of that name:"
+            " thing 0, thing 1, thing 2, … and 37 more"
+        )
+
+    def test_all_can_be_named(self):
+        match = match_labels(model("car", *self.NAMES), task("car"))
+        (shared,) = (line for line in match.lines(most=100) if line.startswith("40 labels"))
+        assert all(name in shared for name in self.NAMES)
+
+    def test_nothing_that_matches_can_be_looked_at_too(self):
+        match = find_match(model(*self.NAMES), task("car"))
+        assert list(match.lines(most=1))[0].startswith("40 labels of the model are dropped")
+        with pytest.raises(LabelMismatch):
+            check_match(match, model(*self.NAMES), task("car"))
