@@ -63,9 +63,14 @@ def annotate(
             report.refused.update(made.left_out)
             report.count(names[item["label_id"]] for item in (*made.tags, *made.shapes))
             if preview is not None:
-                preview.add(plan.work.task_id, frame, kept)
+                preview.add(plan.work.task_id, frame, _as_in_task(kept, plan), plan.region)
         lease.check_in(report.done, report.total)
     sink.close()
+
+
+def _as_in_task(kept: Iterable[Detection], plan: Plan) -> list[Detection]:
+    """Detections under the names that the task has for their labels."""
+    return [replace(detection, label=plan.match.targets[detection.label].label.name) for detection in kept]
 
 
 def _predicted(

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from agent.contract import Cuboid, Detection, Ellipse, Frame, Mask, Points, Polygon, Rectangle, Shape, Skeleton
+from agent.domain import Roi
 from agent.geometry import bounds, corners
 
 Colour: TypeAlias = tuple[int, int, int]
@@ -37,12 +38,16 @@ class Preview:
         self._sheet = ContactSheet()
         self._written = 0
 
-    def add(self, task: int, frame: Frame, detections: Sequence[Detection]) -> None:
-        """Draws a frame, if it is among the first ones. Detections are in coordinates of this frame."""
+    def add(self, task: int, frame: Frame, detections: Sequence[Detection], region: Roi | None = None) -> None:
+        """Draws a frame, if it is among the first ones. Detections are in coordinates of this frame.
+
+        Their labels are drawn as they are: a task's names are for the caller to put there. Outside of the `region`
+        that the model saw, the picture is dark.
+        """
         if self._written >= PICTURES:
             return
         self._written += 1
-        picture = draw(frame, detections)
+        picture = draw(frame, detections, region)
         name = re.sub(r"[^\w.-]+", "_", Path(frame.name).stem)[-60:]
         picture.save(self._folder / f"task-{task}-{frame.index:06}-{name}.jpg", quality=88)
         self._sheet.add(picture, f"{frame.name}: {len(detections)}")
@@ -98,9 +103,11 @@ def _cell(picture: Image.Image, caption: str) -> Image.Image:
     return cell
 
 
-def draw(frame: Frame, detections: Sequence[Detection]) -> Image.Image:
+def draw(frame: Frame, detections: Sequence[Detection], region: Roi | None = None) -> Image.Image:
     """The frame with shapes in their label's colour, and label and score beside them; it is not changed itself."""
     picture = Image.fromarray(frame.image).convert("RGB")
+    if region is not None:
+        picture = _shown_in(picture, (region.left, region.top, region.right, region.bottom))
     drawing = _Drawing(picture)
     # Insides first, so that they cover no line; captions last, so that no line covers them.
     for detection in detections:
@@ -113,6 +120,15 @@ def draw(frame: Frame, detections: Sequence[Detection]) -> Image.Image:
         score = "" if detection.score is None else f" {detection.score:.2f}"
         drawing.caption(detection.shape, detection.label + score, colour_of(detection.label))
     return picture
+
+
+def _shown_in(picture: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
+    """The picture, half as bright outside of the box, and with a thin line around it."""
+    right, bottom = min(box[2], picture.width), min(box[3], picture.height)
+    dark = picture.point([value // 2 for value in range(256)] * 3)
+    dark.paste(picture.crop((box[0], box[1], right, bottom)), (box[0], box[1]))
+    ImageDraw.Draw(dark).rectangle((box[0], box[1], right - 1, bottom - 1), outline=(255, 255, 255))
+    return dark
 
 
 def colour_of(label: str) -> Colour:

@@ -34,7 +34,7 @@ def drive(
     lease, host = around.the_lease(), model.host
     # Where others use the model too, what it did for them meanwhile is counted with ours.
     busy_before = host.busy_seconds
-    with _previewed(around) as preview, report.stage("whole run"):
+    with _previewed(around, report) as preview, report.stage("whole run"):
         for plan in plans:
             sink = sink_for(plan)
             uploading, removed = report.seconds["upload"], report.removed
@@ -77,7 +77,7 @@ def _sending(sink: Sink, may_finish: Callable[[], bool]) -> Iterator[None]:
 
 
 @contextmanager
-def _previewed(around: Surroundings) -> Iterator[Preview | None]:
+def _previewed(around: Surroundings, report: RunReport) -> Iterator[Preview | None]:
     """The preview, if one is wanted; its contact sheet has what there is when the run ends, well or not."""
     preview = Preview(around.preview) if around.preview else None
     try:
@@ -88,8 +88,8 @@ def _previewed(around: Surroundings) -> Iterator[Preview | None]:
         if preview is not None:
             preview.close()
         raise
-    if preview is not None:
-        preview.close()
+    if preview is not None and (sheet := preview.close()) is not None:
+        report.notes.append(f"preview     {sheet}")
 
 
 @contextmanager

@@ -3,10 +3,12 @@
 import json
 
 import pytest
+from PIL import Image
 
 from agent.cli import main
 from agent.cvat.annotations_api import create, get_annotations
 from agent.cvat.work import find_work
+from agent.domain import Roi
 from agent.ledger import Ledger, default_path
 from agent.options import Target
 from tests.support.material import make_image_task
@@ -112,7 +114,9 @@ def test_too_many_bad_frames_end_the_run_and_keep_what_was_done(sandbox, session
     assert record.status == "failed"
     before = len(stored(session, task)[0])
     assert before >= 5, "what was finished has been uploaded"
-    assert run(sandbox, "runs", "resume", record.id) == 1
+    assert run(sandbox, "runs", "resume", record.id) == 4, "they are tried again, and are still too many"
+    assert "(--leave-skipped goes on without them)" in capsys.readouterr().err
+    assert run(sandbox, "runs", "resume", record.id, "--leave-skipped") == 1
     assert sorted(shape["frame"] for shape in stored(session, task)[0]) == [0, 1, 2, 3, 4, 8]
 
 
@@ -146,6 +150,19 @@ def test_a_dry_run_sends_nothing(sandbox, session, task, function, tmp_path):
     )
     assert not default_path().exists() or not Ledger().runs()
     assert (tmp_path / "p" / "contact-sheet.jpg").exists()
+
+
+def test_previews_show_the_names_of_the_task(sandbox, session, task, function, tmp_path, monkeypatch, capsys):
+    drawn = []
+    monkeypatch.setattr("agent.preview.draw", lambda *given: drawn.append(given) or Image.new("RGB", (9, 9)))
+    args = ("--map", "unknown=thing", "--roi", "1,1,30,30", "--preview", tmp_path, "--dry-run")
+    assert run(sandbox, "annotate", "--task", task, "--model", function(), *args) == 0
+    assert len(drawn) == 9
+    assert {found.label for _, detections, _ in drawn for found in detections} == {"thing", "scene"}
+    assert {region for _, _, region in drawn} == {Roi(1, 1, 30, 30)}
+    printed = capsys.readouterr().out
+    assert "dry run     nothing was sent" in printed
+    assert f"preview     {tmp_path / 'contact-sheet.jpg'}" in printed
 
 
 def test_a_region_is_what_the_model_sees_and_places_are_of_the_whole_frame(sandbox, session, task, function):

@@ -20,6 +20,7 @@ from agent.contract import (
     Rectangle,
     Skeleton,
 )
+from agent.domain import Roi
 from agent.preview import CELL, ContactSheet, Preview, colour_of, draw
 
 GREY = 128
@@ -71,6 +72,14 @@ def test_masks_and_polygons_are_translucent():
 def test_hidden_points_are_not_drawn():
     skeleton = Skeleton((Keypoint("a", 100, 80), Keypoint("b", 200, 180, outside=True)))
     assert not near(draw(frame(), [Detection("car", skeleton)]), 200, 180, colour_of("car"))
+
+
+def test_what_the_model_did_not_see_is_dark():
+    shown = np.asarray(draw(frame(), [], Roi(100, 80, 200, 160)))
+    assert (shown[120, 150] == GREY).all()
+    assert (shown[20, 20] == GREY // 2).all()
+    assert near(Image.fromarray(shown), 100, 120, (255, 255, 255), reach=0), "a line around it"
+    assert (np.asarray(draw(frame(), [], Roi(100, 80, 9999, 9999)))[230, 310] == GREY).all()
 
 
 def test_captions_stay_in_the_picture():
