@@ -29,10 +29,10 @@ _LOADERS: dict[str, Callable[[str, str, Mapping[str, Any]], Model]] = {
 _OPTIONS = {
     "detector": ("head", "labels", "labels_file", "batch_size", "allow_pickle", *ANSWERS),
     "interactor": ("decoder",),
-    "pose": ("head", "points", "point_threshold", "label", "batch_size"),
+    "pose": ("head", "points", "point_threshold", "label", "around", "batch_size"),
     "reid": ("batch_size",),
 }
-_KIND_OF_HEAD = {"reid": "reid", "heatmaps": "pose", "movenet": "pose"}
+_KIND_OF_HEAD = {"reid": "reid", "heatmaps": "pose", "movenet": "pose", "landmarks": "pose"}
 """Heads that make another kind of model than a detector of many things."""
 
 
@@ -60,6 +60,7 @@ def load(
     points: str | list[str] | None = None,
     point_threshold: float | None = None,
     label: str | None = None,
+    around: float | None = None,
     split_regions: bool | None = None,
     smallest_region: int | None = None,
     top_k: int | None = None,

@@ -28,7 +28,7 @@ FAMILIES: Mapping[str, Callable[[Signature], AnyHead | None]] = {
     "classifier": tags.classifier,
     "semantic": regions.semantic,
 }
-_ELSEWHERE = ("reid", "heatmaps", "movenet")
+_ELSEWHERE = ("reid", "heatmaps", "movenet", "landmarks")
 """Heads of models that are no such detectors: `adapters/local.py` knows them."""
 _VARIANTS = {"yolov8-seg": "yolov8", "yolov8-pose": "yolov8", "yolov8-obb": "yolov8"}
 """Names that say more than the family: what stands behind the classes."""

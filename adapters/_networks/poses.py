@@ -1,4 +1,4 @@
-"""Poses of one person a picture: heat maps of how likely each point is where, or the points themselves.
+"""Poses of one person, or the landmarks of one face: heat maps of where each point may be, or the points themselves.
 
 `estimate` is for who knows where the persons are; alone, a frame is taken for one person. Crops and decoding are those
 of Xiao et al., "Simple Baselines for Human Pose Estimation" (ECCV 2018).
@@ -7,6 +7,7 @@ of Xiao et al., "Simple Baselines for Human Pose Estimation" (ECCV 2018).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,8 +18,10 @@ from adapters._networks.files import open_weights
 from adapters._networks.graph import Graph, open_graph, prepared
 from adapters._networks.options import at_least, running, share
 from adapters._networks.pictures import IMAGENET_MEAN, IMAGENET_STD, Recipe, place
+from adapters._networks.signature import Signature
 from agent.contract import (
     BadPrediction,
+    ConfigError,
     Context,
     Detection,
     Frame,
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
 RECIPE = Recipe(resize="stretch", mean=IMAGENET_MEAN, std=IMAGENET_STD)
 _AROUND = 1.25
 """How much more than the person a crop shows, as in training."""
+_Read = Callable[["NDArray[np.float32]"], "NDArray[np.float64]"]
+"""One person's output -> (K, 3) x and y as shares of the window, and score."""
 
 
 def load_poses(name: str, device: str, given: Mapping[str, Any]) -> OnePersonPoses:
@@ -42,17 +47,18 @@ def load_poses(name: str, device: str, given: Mapping[str, Any]) -> OnePersonPos
     owner = f"local:{name}"
     at_least(owner, "batch_size", given.get("batch_size", 1), 1)
     share(owner, "point_threshold", given.get("point_threshold"))
+    if not 0.5 <= (around := given.get("around", _AROUND)) <= 4:
+        raise ConfigError(f"{owner}: around: got {around}, allowed: 0.5 to 4 times the rectangle")
     run = running(device, given, owner)
     file = open_weights(name)
     graph = open_graph(file, owner, run, threads=run.cores)
     signature = graph.signature(None)
     head = str(given["head"])
-    maps = signature.shaped(4)
-    if len(signature.outputs) != 1 or not maps or (head == "movenet" and signature.outputs[maps[0]].shape[-1] != 3):
+    told = _reader(head, signature)
+    if told is None:
         raise ModelLoadFailed(f"{owner}: this is no {head} head: the graph gives {signature}")
-    _, count, rows, _ = signature.outputs[maps[0]].shape
-    count = rows if head == "movenet" else count
-    points = point_names(int(count), (), given.get("points"), head, owner)
+    output, count, read = told
+    points = point_names(count, (), given.get("points"), head, owner)
     graph, recipe = prepared(graph, RECIPE, given)
     facts = {
         "source": file.path.name,
@@ -63,8 +69,25 @@ def load_poses(name: str, device: str, given: Mapping[str, Any]) -> OnePersonPos
         **running_facts(file, graph),
     }
     least, step = given.get("point_threshold", 0.3), given.get("batch_size", 8)
-    read = _regressed if head == "movenet" else _peaks
-    return OnePersonPoses(graph, maps[0], read, points, recipe, facts, given.get("label", "person"), least, step)
+    label = given.get("label", "face" if head == "landmarks" else "person")
+    return OnePersonPoses(graph, output, read, points, recipe, facts, label, least, step, around)
+
+
+def _reader(head: str, signature: Signature) -> tuple[str, int, _Read] | None:
+    """(output, number of points, how it is read) of a head; None where the graph is not of its kind."""
+    if len(signature.outputs) != 1:
+        return None
+    ((name, value),) = signature.outputs.items()
+    if value.dtype.kind != "f" or value.shape[0] != 1:
+        return None
+    if head == "landmarks":
+        values = value.shape[2] if value.ndim == 3 else 2
+        if value.ndim not in (2, 3) or values not in (2, 3) or value.size % values or value.size < 2 * values:
+            return None
+        return name, value.size // values, partial(_landmarks, values=values, span=_span(value, values, signature))
+    if value.ndim != 4 or (head == "movenet" and value.shape[3] != 3):
+        return None
+    return (name, int(value.shape[2]), _regressed) if head == "movenet" else (name, int(value.shape[1]), _peaks)
 
 
 class OnePersonPoses:
@@ -76,19 +99,20 @@ class OnePersonPoses:
         self,
         graph: Graph,
         output: str,
-        read: Callable[[NDArray[np.float32]], NDArray[np.float64]],
+        read: _Read,
         points: Sequence[str],
         recipe: Recipe,
         facts: Mapping[str, str],
         label: str,
         least: float,
         step: int,
+        around: float,
     ) -> None:
         sublabels = tuple(Label(name, "points") for name in points if name)
         self.labels: Sequence[Label] = [Label(label, "skeleton", sublabels=sublabels)]
         self.facts = facts
         self._graph, self._output, self._read, self._points, self._recipe = graph, output, read, points, recipe
-        self._label, self._least, self._step = label, least, graph.batch or step
+        self._label, self._least, self._step, self._around = label, least, graph.batch or step, around
 
     def detect(self, frames: Sequence[Frame], context: Context) -> list[list[Detection]]:
         found = []
@@ -111,7 +135,7 @@ class OnePersonPoses:
                 place(self._cropped(frame.image, window), self._recipe, view[number])
             maps = self._graph.run(blob)[self._output][: len(windows)].astype(np.float32, copy=False)
             if not np.isfinite(maps).all():
-                raise BadPrediction(f"{self._graph.owner}: the heat maps have numbers that are none (NaN or infinite)")
+                raise BadPrediction(f"{self._graph.owner}: the points have numbers that are none (NaN or infinite)")
             found += [self._skeleton(one, window, frame) for one, window in zip(maps, windows, strict=True)]
         return found
 
@@ -119,7 +143,7 @@ class OnePersonPoses:
         """(left, top, width, height) of what the network sees: the box made as wide as its input, and some more."""
         width, height = max(1.0, box.right - box.left), max(1.0, box.bottom - box.top)
         ratio = self._graph.width / self._graph.height
-        width, height = max(width, height * ratio) * _AROUND, max(height, width / ratio) * _AROUND
+        width, height = max(width, height * ratio) * self._around, max(height, width / ratio) * self._around
         return (box.left + box.right - width) / 2, (box.top + box.bottom - height) / 2, width, height
 
     def _cropped(self, image: NDArray[np.uint8], window: tuple[float, float, float, float]) -> NDArray[np.uint8]:
@@ -166,3 +190,22 @@ def _peaks(maps: NDArray[np.float32]) -> NDArray[np.float64]:
 def _regressed(rows: NDArray[np.float32]) -> NDArray[np.float64]:
     """(K, 3) of MoveNet's (1, K, 3) y, x, score."""
     return np.asarray(rows[0][:, [1, 0, 2]], np.float64)
+
+
+def _span(value: NDArray[Any], values: int, signature: Signature) -> tuple[NDArray[np.float64], float]:
+    """(scale, shift) that make coordinates shares of the window: they are shares, -1 to 1, or pixels of the input."""
+    places = value.reshape(-1, values)[:, :2]
+    if float(places.min()) < -0.05 and float(np.abs(places).max()) <= 2:
+        return np.array([0.5, 0.5]), 0.5
+    if float(np.abs(places).max()) <= 2:
+        return np.array([1.0, 1.0]), 0.0
+    return 1 / np.array([signature.width, signature.height]), 0.0
+
+
+def _landmarks(
+    row: NDArray[np.float32], *, values: int, span: tuple[NDArray[np.float64], float]
+) -> NDArray[np.float64]:
+    """(K, 3) of a regressor's x, y (and score); points without a score are certain."""
+    table = row.reshape(-1, values).astype(np.float64)
+    scores = table[:, 2:] if values == 3 else np.ones((len(table), 1))
+    return np.concatenate([table[:, :2] * span[0] + span[1], scores], axis=1)

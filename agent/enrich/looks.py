@@ -11,6 +11,7 @@ import numpy as np
 
 from agent.compose.parts import Parts
 from agent.compose.steps import Step, open_step
+from agent.compose.wish import rectangle_of
 from agent.contract import Context, Detection, Frame, Rectangle
 from agent.cvat.annotations_api import get_annotations
 from agent.cvat.frames import ChunkFrames
@@ -124,7 +125,7 @@ def _identified(
     looks: list[Any] = []
     for job, frame in _frames(session, jobs, options, around, report):
         known = _detections(book, job, frame.index)
-        boxes = [found.shape for _, found in known if isinstance(found.shape, Rectangle)]
+        boxes = [rectangle_of(found, frame, options.margin) for _, found in known]
         if boxes:
             looks += list(part.call(partial(_describe, frame=frame, boxes=boxes)))
             seen += [(job, shape, found, (frame.width, frame.height)) for shape, found in known]

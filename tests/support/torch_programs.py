@@ -38,6 +38,50 @@ class MeanColour(torch.nn.Module):
         return torch.cat([images[..., :half].mean(dim=(2, 3)), images[..., half:].mean(dim=(2, 3))], dim=1)
 
 
+class FaceFinder(torch.nn.Module):
+    """Finds squares of 16 x 16 input pixels in strong colours, on a grid of 16, in the form of YOLOv8's poses.
+
+    (N, 4 + 1 + 3 * 68, 84) of a 64 x 64 input: as sure as the colours are strong. The landmarks are an oval around the
+    middle, the first at the right, and then clockwise.
+    """
+
+    def __init__(self, count: int = 68) -> None:
+        super().__init__()
+        turns = torch.arange(count) * 2 * torch.pi / count
+        self.register_buffer("oval", torch.stack([6 * torch.cos(turns), 4 * torch.sin(turns)], dim=1))
+        cells = torch.arange(4) * 16.0 + 8
+        across, down = cells.repeat(4), cells.repeat_interleave(4)
+        self.register_buffer("middles", torch.stack([across, down]))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        colours = torch.nn.functional.avg_pool2d(images.amax(1, keepdim=True) - images.amin(1, keepdim=True), 16)
+        sure = colours.flatten(2)
+        count = images.shape[0]
+        middles = self.middles[None].expand(count, 2, 16)
+        places = middles[:, None] + self.oval[None, :, :, None]
+        points = torch.cat([places, torch.ones_like(places[:, :, :1])], dim=2).flatten(1, 2)
+        faces = torch.cat([middles, torch.full_like(middles, 16.0), sure, points], dim=1)
+        # The cells at strides 8 and 32 find nothing.
+        width = faces.shape[1]
+        none, last = images.new_zeros(count, width, 64), images.new_zeros(count, width, 4)
+        none[:, :4], last[:, :4] = 32.0, 32.0
+        return torch.cat([none, faces, last], dim=2)
+
+
+class Landmarks(torch.nn.Module):
+    """(N, 2 * count): points on a row, at shares of the picture; the row lies where the picture is brightest."""
+
+    def __init__(self, count: int = 68) -> None:
+        super().__init__()
+        self.register_buffer("across", (torch.arange(count) + 0.5) / count)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        rows = images.mean(dim=(1, 3))
+        high = (rows.argmax(dim=1).to(images.dtype) + 0.5) / images.shape[2]
+        across = self.across[None].expand(images.shape[0], -1)
+        return torch.stack([across, high[:, None].expand_as(across)], dim=2).flatten(1)
+
+
 class Encoder(torch.nn.Module):
     """The mean of 4 x 4 pixels."""
 
