@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from adapters.huggingface.concepts import Concepts
+from adapters.huggingface.concepts import Concepts, OneLook
 from adapters.huggingface.masks import enlarged, mask_of
 from adapters.huggingface.opening import Opened
 from adapters.huggingface.pictures import Preparation
@@ -41,6 +41,7 @@ class PromptSegmenter:
         self._prepare = Preparation.read(opened.preparation(), opened.owner, side=side, keep_shape=self._first)
         self._model = _model(opened)
         self._concepts = Concepts(opened) if texts else None
+        self._once = OneLook(self._model, self._concepts.model) if self._concepts is not None else None
         # A box is enough, too; CVAT would ask for a point even after one if points were required.
         self.needs = PromptNeeds(positive=0, negative=0, box="optional", texts=texts)
         self.help_message = "Click on the object, or draw a box around it" + (", or say what to find" if texts else "")
@@ -50,8 +51,9 @@ class PromptSegmenter:
         """The feature maps, in the memory of the machine: that of a GPU is too small for a cache."""
         import torch
 
+        pixels = self._opened.placed({"pixel_values": self._prepare([frame])})["pixel_values"]
         with torch.inference_mode():
-            found = self._model.get_image_embeddings(**self._opened.placed({"pixel_values": self._prepare([frame])}))
+            found = self._model.get_image_embeddings(pixel_values=pixels)
         embedding: dict[str, Any] = {"size": torch.tensor([frame.height, frame.width])}
         if isinstance(found, torch.Tensor):
             embedding["maps"] = found.cpu()
@@ -59,8 +61,9 @@ class PromptSegmenter:
             # SAM-HQ adds a list of earlier maps to its own; the later models give one for each scale.
             for name, part in zip(("maps", "deep"), (found if self._first else [found]), strict=False):
                 embedding[name] = part.cpu() if isinstance(part, torch.Tensor) else tuple(one.cpu() for one in part)
-        if self._concepts is not None:
-            embedding["concepts"] = tuple(one.cpu() for one in self._concepts.look([frame]))
+        if self._concepts is not None and self._once is not None:
+            embedding["concepts"] = tuple(one.cpu() for one in self._concepts.look_at(pixels))
+            self._once.forget()
         return embedding
 
     def segment(self, embedding: Any, prompts: Prompts) -> list[Detection]:

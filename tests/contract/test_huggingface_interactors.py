@@ -160,6 +160,27 @@ def test_words_find_every_instance(words, frame):
     assert len(words.segment(embedding, CLICK)) == 1, "and clicks go on as before"
 
 
+def test_a_picture_is_looked_at_once_for_clicks_and_for_words(sam3, words, frame):
+    """The part that both need is run once, kept once in memory, and gives what each gives by itself."""
+    seen = []
+    backbone = words._concepts.model.vision_encoder.backbone
+    assert words._model.vision_encoder.backbone is backbone
+    blocks = backbone.layers[0].register_forward_hook(lambda *given: seen.append(1))
+    try:
+        embedding = words.embed(frame)
+        again = words.embed(frame)
+    finally:
+        blocks.remove()
+    assert len(seen) == 2
+    clicks, alone = load(sam3).model, load(sam3, task="zero-shot-segmentation", labels=["cat"]).model
+    for one, other in zip(arrays(embedding["maps"]), arrays(clicks.embed(frame)["maps"]), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+    for one, other in zip(embedding["concepts"], alone._concepts.look([frame]), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+    for one, other in zip(arrays(embedding), arrays(again), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_points_choose_among_what_words_found(words, frame):
     embedding = words.embed(frame)
     everything = words.segment(embedding, Prompts(texts=("cat",)))
