@@ -24,8 +24,8 @@ from agent.metrics import Metrics
 from agent.models import LoadedModel, load_model
 from agent.open_doors import PATIENCE, MakeDoor, OpenDoors, wanted_doors
 from agent.pool import ModelPool
-from agent.readiness import obstacles
-from agent.service_config import Config, secret
+from agent.readiness import health_of, obstacles
+from agent.service_config import Config, ledger_beside, secret
 from agent.tracking import TrackStates
 from agent.web.app import StatusApp
 from agent.web.guard import Guard
@@ -161,6 +161,8 @@ class Service:
     def _open_missing(self) -> None:
         if not self.stopping:
             self._doors.open_missing()
+            for door in self._doors.all():
+                health_of(door)  # a door that looks how it is tells the log what has changed: models listed at last
 
     def drain(self) -> None:
         """Takes nothing new from now on; what is held goes on."""

@@ -12,9 +12,9 @@ from agent.contract import Label
 from agent.cvat.session import open_session
 from agent.errors import ModelLoadFailed
 from agent.sandbox import Sandbox
-from agent.service_config import QueueSettings
+from agent.service_config import EngineSettings, ModelSettings, QueueSettings
 from tests.support.material import make_image_task
-from tests.support.models import Clicker, Finder
+from tests.support.models import Clicker, Finder, loader
 from tests.support.queue import registrar, serving, until
 from tests.support.tasks import Client
 
@@ -276,6 +276,68 @@ def test_a_model_that_no_longer_does_what_its_function_promises(sandbox, task):
             time.sleep(0.5)
             assert queued.status == "queued"
             changed.door.close()
+
+
+@pytest.fixture
+def two_models(sandbox):
+    """A function for a finder of things, and what makes the model another one, as SIGHUP does."""
+    other = Finder(labels=[Label("something else", "rectangle")])
+    rows = [ModelSettings("finder", "test:finder")]
+    with serving(sandbox, rows, load=loader({"finder": Finder(), "other": other, "clicker": Clicker()})) as served:
+
+        def replace_by(name):
+            served.shared.pool.replace([ModelSettings("finder", f"test:{name}")], EngineSettings())
+            served.shared.pool.preload()
+
+        yield served, other, replace_by
+
+
+def test_after_a_reload_nothing_is_taken_that_only_the_old_model_could_do(two_models, task):
+    """Also before the door has heard of the reload."""
+    served, other, replace_by = two_models
+    assert served.ended(served.order(task))["status"] == "finished"
+    replace_by("other")
+    queued = served.enqueue(params(task, 0))
+    until(lambda: "label 'thing': the model does not have it" in served.door.health().text)
+    time.sleep(0.5)
+    assert (queued.status, other.calls) == ("queued", [])
+    replace_by("finder")
+    served.door.reload()
+    assert served.settled(queued)[0] == "completed"
+
+
+@pytest.mark.parametrize("name", ["other", "clicker"])
+def test_a_request_that_was_taken_before_a_reload_is_judged_by_the_new_model(sandbox, two_models, task, name):
+    served, other, replace_by = two_models
+    slow = sandbox.faults.add(method="GET", path=rf"/api/tasks/{task}$", delay=1.0)
+    rq_id = served.order(task)
+    until(lambda: slow.struck)
+    replace_by(name)
+    served.door.reload()
+    ended = served.ended(rq_id)
+    assert ended["status"] == "failed"
+    assert "The model does not fit the function any more" in str(ended)
+    assert other.calls == []
+
+
+def test_the_log_tells_when_the_server_is_waited_for_and_reached(sandbox, task, caplog):
+    caplog.set_level("INFO")
+    with serving(sandbox, {"finder": Finder(), "clicker": Clicker()}, start=False) as served:
+        away = sandbox.faults.add(path=r"^/api/functions", status=502, count=None)
+        served.shared.session.settings = replace(served.shared.session.settings, retries=0)
+        served.door.start()
+        assert "finder (function 1): waiting for the server" in served.door.health().text
+        until(lambda: served.door.health().text.count("waiting for the server, which cannot be reached yet") == 2)
+        assert away.struck
+        sandbox.faults.clear()
+        until(lambda: served.door.health().ok)
+        assert served.ended(served.order(task))["status"] == "finished"
+        served.door.close()
+    said = [r.getMessage() for r in caplog.records if r.getMessage().startswith("queue: ")]
+    assert said[0].startswith("queue: agent ")
+    assert said[1].startswith("queue: waiting for the server: ")
+    assert said[2:] == ["queue: the server is reached", "queue: the server answers again"][: len(said) - 2]
+    assert len(said) in (3, 4)
 
 
 def test_models_without_a_function_are_named(sandbox):

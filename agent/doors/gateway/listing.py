@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,7 +65,7 @@ class Menu:
                 found[settings.id] = self._function(settings)
             except SidecarError as error:
                 left_out[settings.id] = error
-        self._tell(left_out)
+        self._tell(found, left_out)
         return found
 
     def function(self, model: str) -> Json:
@@ -99,13 +99,15 @@ class Menu:
         """How a model's labels are called. ConfigError where its label map makes no sense."""
         gateway = self.shared.config.gateway
         score = gateway.score_attribute if gateway else None
-        known = self._namings.get(settings.id)
-        if known and known.settings is settings and known.labels is labels and known.score_attribute == score:
-            return known.naming
-        label_map = load_label_map(str(settings.label_map)) if settings.label_map else None
-        naming = Naming.of(labels, label_map, score)
-        self._namings[settings.id] = _Named(settings, labels, score, naming)
-        return naming
+        # Made once for all who ask: calls are gathered into batches, and windows kept, by the very same naming.
+        with self._lock:
+            known = self._namings.get(settings.id)
+            if known and known.settings is settings and known.labels is labels and known.score_attribute == score:
+                return known.naming
+            label_map = load_label_map(str(settings.label_map)) if settings.label_map else None
+            naming = Naming.of(labels, label_map, score)
+            self._namings[settings.id] = _Named(settings, labels, score, naming)
+            return naming
 
     def _offered(self) -> list[ModelSettings]:
         found = []
@@ -150,11 +152,14 @@ class Menu:
             told["help_message"] = description.help_message
         return told
 
-    def _tell(self, left_out: Mapping[str, SidecarError]) -> None:
-        """Each reason goes to the log once."""
+    def _tell(self, listed: Collection[str], left_out: Mapping[str, SidecarError]) -> None:
+        """Each reason goes to the log once, and so does its end."""
         with self._lock:
+            back = [model for model in self._told if model in listed]
             fresh = {model: why for model, why in left_out.items() if self._told.get(model) != str(why)}
             self._told = {model: str(why) for model, why in left_out.items()}
+        for model in back:
+            log.info("gateway: the model %s is listed now", model)
         for model, why in fresh.items():
             level = logging.DEBUG if isinstance(why, _NotYet) else logging.WARNING
             log.log(level, "gateway: the model %s is not listed: %s", model, why)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 from agent.activity import Request
@@ -24,7 +24,9 @@ from agent.doors.queue.parameters import (
     read_parameters,
     subject,
 )
+from agent.doors.queue.promise import Promise
 from agent.doors.queue.prompting import begin, interact_with, track
+from agent.doors.queue.reach import Reach
 from agent.doors.queue.result import ResultSink
 from agent.errors import BadRequest, RequestCancelled, ServerError, ServerRefused, ServerUnavailable, public_message
 from agent.lease import NOT_ABOUT_US, HeldLease
@@ -52,6 +54,7 @@ class Workplace:
     frames: FrameCache
     closed: Callable[[], bool]
     """Whether held requests are to be given up without a word."""
+    reach: Reach = field(default_factory=Reach)
 
     @property
     def settings(self) -> QueueSettings:
@@ -66,8 +69,7 @@ class Held:
     category: Category
     queue: FunctionQueue
     model: str
-    kind: str
-    """The model's: detector, interactor or tracker."""
+    promise: Promise
     place: Workplace
 
     def work(self) -> None:
@@ -112,7 +114,7 @@ class Held:
     # ------------------------------------------------------------- the answer
 
     def _answer(self, request: Request, lease: HeldLease, stack: ExitStack) -> Mapping[str, Any]:
-        place, wanted = self.place, read_parameters(self.assignment.params, self.kind)
+        place, wanted = self.place, read_parameters(self.assignment.params, self.promise.kind)
         shared, tasks, frames = place.shared, place.tasks, place.frames
         match wanted:
             case AnnotateTask():
@@ -132,8 +134,11 @@ class Held:
             case Track():
                 return track(wanted, self._lend, tasks, frames, shared.track_states, lease)
 
-    def _lend(self) -> AbstractContextManager[HostedModel]:
-        return self.place.shared.pool.use(self.model)
+    @contextmanager
+    def _lend(self) -> Iterator[HostedModel]:
+        with self.place.shared.pool.use(self.model) as hosted:
+            self.promise.check(hosted.loaded)
+            yield hosted
 
     # ------------------------------------------------------------ handing in
 

@@ -14,9 +14,9 @@ from agent.descriptions import Description
 from agent.doors import DoorHealth
 from agent.doors.queue.bell import Bell
 from agent.doors.queue.held import Held, Workplace
+from agent.doors.queue.promise import Promise
 from agent.doors.queue.watcher import Watcher
-from agent.errors import ModelError, ServerError, ServerRefused, ServerUnavailable, SidecarError
-from agent.functions import KINDS, check_compatible
+from agent.errors import ServerError, ServerRefused, ServerUnavailable, SidecarError
 
 log = logging.getLogger(__name__)
 
@@ -50,10 +50,10 @@ class FunctionServer:
         self._place, self._jitter = place, jitter
         self._bell = Bell()
         self._watcher = Watcher(queue, self._bell, self._poll_seconds, jitter=jitter)
-        self._kind: str | None = None
-        """The model's, once it is known to fit the function."""
+        self._promise: Promise | None = None
+        """Once the model is known to fit the function."""
         self._failures = 0
-        self._state = _State(False, "begins")
+        self._state = _State(False, "waiting for the server")
         self._leaving = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"ask-{queue.function}", daemon=True)
 
@@ -64,11 +64,12 @@ class FunctionServer:
     def leave(self) -> None:
         """Acquires nothing more. What is held goes on."""
         self._leaving.set()
+        self._place.reach.forget(self.queue.function)
         self._bell.ring()
 
     def look_again(self) -> None:
         """The model may have changed: holds it to what the function promises before anything is acquired."""
-        self._kind = None
+        self._promise = None
         self._bell.ring()
 
     def close(self, patience: float) -> None:
@@ -102,6 +103,7 @@ class FunctionServer:
                 self._state = _State(False, "the function was deleted on the server; register the model again")
                 log.error("model %s: function %d was deleted on the server", self.model, self.queue.function)
                 self._leaving.set()
+                self._place.reach.forget(self.queue.function)
                 self._watcher.close(0)
                 return
             except SidecarError as error:
@@ -118,7 +120,7 @@ class FunctionServer:
 
     def _round(self) -> bool:
         """Takes what there is, the most urgent first. True where something may wait, and no lane has room for it."""
-        kind = self._prepare()
+        promise = self._prepare()
         lanes = {"interactive": self._place.shared.lanes.interactive, "batch": self._place.shared.lanes.batch}
         while not self._leaving.is_set():
             pending = self._bell.pending()
@@ -127,12 +129,12 @@ class FunctionServer:
             if category is None or claim is None:
                 return bool(pending)
             with claim:
-                held = self._acquire(category, kind)
+                held = self._acquire(category, promise)
                 if held is not None:
                     claim.run(held.work)
         return False
 
-    def _acquire(self, category: Category, kind: str) -> Held | None:
+    def _acquire(self, category: Category, promise: Promise) -> Held | None:
         self._bell.answer(category)
         try:
             assignment = self.queue.acquire(category)
@@ -140,50 +142,53 @@ class FunctionServer:
             self._bell.ring(category)
             raise
         self._state = _State(True, "served")
+        self._place.reach.answered(self.queue.function)
         if assignment is None:
             return None
         # There may be more of it.
         self._bell.ring(category)
-        return Held(assignment, category, self.queue, self.model, kind, self._place)
+        return Held(assignment, category, self.queue, self.model, promise, self._place)
 
-    def _prepare(self) -> str:
-        """The model's kind. ModelError where the model cannot be had or does not do what the function promises."""
-        pool = self._place.shared.pool
-        if self._kind is not None and pool.record(self.model).status != "failed":
-            return self._kind
+    def _prepare(self) -> Promise:
+        """What the model is held to. ModelError where it cannot be had or does not do what the function promises."""
+        record = self._place.shared.pool.record(self.model)
+        known = self._promise
+        # The model may be another one since: by a new service.toml, or by a new file that was loaded.
+        if known is not None and record.status != "failed" and record.description == known.description:
+            return known
         function = get_function(self.queue.session, self.queue.function)
         if function is None:
             raise FunctionGone
-        description = pool.describe(self.model)
-        if description is None or pool.record(self.model).status == "failed":
+        description = record.description
+        if description is None or record.status == "failed":
             # Nothing is acquired for a model that cannot be loaded: another agent may have it.
-            with pool.use(self.model) as hosted:
+            with self._place.shared.pool.use(self.model) as hosted:
                 description = Description.of(hosted.loaded)
-        if description.kind not in KINDS:
-            raise ModelError(f"model {self.model}: a {description.kind} cannot serve a function")
-        check_compatible(function, description)
-        self._kind = description.kind
+        promise = self._promise = Promise.of(self.model, function, description)
         log.info("model %s serves function %d (%s)", self.model, self.queue.function, function.get("name"))
-        return self._kind
+        return promise
 
     def _recover(self, error: SidecarError) -> None:
         """Waits for as long as an error is worth. FunctionGone cannot be recovered from, and does not come here."""
         self._failures += 1
         pause = min(FIRST_PAUSE * 2.0 ** min(self._failures - 1, 16), LONGEST_PAUSE)
         if isinstance(error, ServerUnavailable):
-            self._state = _State(False, "the server cannot be reached")
+            self._place.reach.failed(self.queue.function, error)
+            self._state = _State(False, self._place.reach.trouble)
             pause = error.retry_after if error.retry_after is not None else pause * (0.5 + self._jitter() / 2)
         elif isinstance(error, ServerError):
             self._state = _State(False, _refusal(error))
             pause = max(pause, self._poll_seconds())
         else:
-            self._kind = None
+            self._promise = None
             self._state = _State(False, f"cannot be served: {error}")
             pause = max(pause, self._poll_seconds())
         if isinstance(error, ServerRefused) and error.status == 404:
             # The next round looks whether the function is still there; at first, at once.
-            self._kind, pause = None, 0.0 if self._failures == 1 else pause
-        log.warning("function %d: %s; trying again in %.1f s", self.queue.function, error, pause)
+            self._promise, pause = None, 0.0 if self._failures == 1 else pause
+        # That the server is away was told for all functions at once.
+        level = logging.INFO if isinstance(error, ServerUnavailable) else logging.WARNING
+        log.log(level, "function %d: %s; trying again in %.1f s", self.queue.function, error, pause)
         self._leaving.wait(pause)
 
     # ------------------------------------------------------------------ rhythm
