@@ -25,7 +25,7 @@ from agent.models import LoadedModel, load_model
 from agent.open_doors import PATIENCE, MakeDoor, OpenDoors, wanted_doors
 from agent.pool import ModelPool
 from agent.readiness import health_of, obstacles
-from agent.service_config import Config, ledger_beside, secret
+from agent.service_config import Config, secret
 from agent.tracking import TrackStates
 from agent.web.app import StatusApp
 from agent.web.guard import Guard
