@@ -1,9 +1,7 @@
-"""Detections in CVAT's form: label ids, flat points, RLE masks, skeleton elements, and how to know one's own again."""
+"""Detections in CVAT's form: label ids, flat points, RLE masks, skeleton elements."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from agent.attribute_values import valid_value
+from agent.content import DIGITS, turn
 from agent.contract import Detection, Ellipse, Keypoint, Mask, Polygon, Rectangle, Shape, Skeleton
 from agent.domain import TaskAttribute, TaskLabel
 from agent.labels import LabelMatch, LabelTarget
@@ -19,9 +18,6 @@ from agent.outlines import mask_to_polygons, polygon_to_mask
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-DIGITS = 2
-"""Of coordinates: CVAT's own editor keeps hundredths of a pixel."""
 
 GROUPS_PER_FRAME = 1000
 """CVAT's groups are a job's, a detection's are its frame's: each frame gets numbers of its own."""
@@ -125,10 +121,10 @@ def _drawn(
     """The part of an annotation that says what is drawn."""
     if isinstance(shape, Rectangle):
         drawn = {"type": "rectangle", "points": _rounded((shape.left, shape.top, shape.right, shape.bottom))}
-        return {**drawn, "rotation": _turn(shape.rotation)} if shape.rotation else drawn
+        return {**drawn, "rotation": turn(shape.rotation)} if shape.rotation else drawn
     if isinstance(shape, Ellipse):
         points = _rounded((shape.x, shape.y, shape.x + shape.radius_x, shape.y - shape.radius_y))
-        return {"type": "ellipse", "points": points, "rotation": _turn(shape.rotation)}
+        return {"type": "ellipse", "points": points, "rotation": turn(shape.rotation)}
     if isinstance(shape, Mask):
         return {"type": "mask", "points": encode_mask(shape)}
     if isinstance(shape, Skeleton):
@@ -143,10 +139,6 @@ def _drawn(
 def _rounded(points: Iterable[float]) -> list[float]:
     # Adding 0.0 turns -0.0, which JSON keeps, into 0.0.
     return [round(float(number), DIGITS) + 0.0 for number in points]
-
-
-def _turn(degrees: float) -> float:
-    return round(float(degrees) % 360, DIGITS) % 360
 
 
 def _elements(
@@ -212,42 +204,3 @@ def encode_mask(mask: Mask) -> list[int]:
     if flat[0]:
         runs.insert(0, 0)
     return [*runs, mask.left + left, mask.top + top, mask.left + right, mask.top + bottom]
-
-
-# ----------------------------------------------------------- knowing one's own again
-
-
-def content_key(item: Mapping[str, Any]) -> str:
-    """A fingerprint of what an annotation says: the same for what was sent and what the server gives back.
-
-    Leaves out ids, score, source and group, and attributes, to which the server adds its defaults.
-    """
-    return hashlib.blake2b(json.dumps(_content(item)).encode(), digest_size=16).hexdigest()
-
-
-def _content(item: Mapping[str, Any]) -> list[Any]:
-    elements = sorted(json.dumps(_content(element)) for element in item.get("elements") or ())
-    if "shapes" in item:
-        # At a job's border the server repeats a keyframe.
-        keyframes = sorted({json.dumps(_content(shape)) for shape in item["shapes"]})
-        return ["track", item.get("frame"), item.get("label_id"), keyframes, elements]
-    points = [f"{round(number, DIGITS) + 0.0:.{DIGITS}f}" for number in item.get("points") or ()]
-    place = [item.get("type", "tag"), item.get("frame"), item.get("label_id"), points]
-    turn = f"{_turn(item.get('rotation') or 0):.{DIGITS}f}"
-    return [*place, turn, bool(item.get("occluded")), bool(item.get("outside")), item.get("z_order") or 0, elements]
-
-
-def same_content(sent: Mapping[str, Any], stored: Mapping[str, Any]) -> bool:
-    """Whether a stored annotation is what was sent: the same content, and the attributes that were sent."""
-    return content_key(sent) == content_key(stored) and _same_attributes(sent, stored)
-
-
-def _same_attributes(sent: Mapping[str, Any], stored: Mapping[str, Any]) -> bool:
-    values = {attribute["spec_id"]: attribute["value"] for attribute in stored.get("attributes") or ()}
-    if any(values.get(a["spec_id"]) != a["value"] for a in sent.get("attributes") or ()):
-        return False
-    for part, known_by in (("elements", "label_id"), ("shapes", "frame")):
-        there = {inner[known_by]: inner for inner in stored.get(part) or ()}
-        if not all(_same_attributes(inner, there.get(inner[known_by], {})) for inner in sent.get(part) or ()):
-            return False
-    return True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +31,15 @@ def write_backup(ledger: Path, server: str, job: int, annotations: Mapping[str, 
     except OSError as error:
         raise ConfigError(f"the backup of job {job} cannot be written: {error}") from error
     return path
+
+
+def kept_backups(ledger: Path, before: datetime, needed: Collection[Path]) -> list[Path]:
+    """The backups beside the ledger that were written before a moment, but for those that are needed."""
+    return [
+        path
+        for path in sorted((ledger.parent / "backups").glob("job-*.json"))
+        if path.resolve() not in needed and path.exists() and path.stat().st_mtime < before.timestamp()
+    ]
 
 
 def read_backup(file: Path) -> Backup:

@@ -18,7 +18,7 @@ COMMANDS = {
     "functions": "Make, list and remove the functions of your models in CVAT.",
     "labels": "See how a model's labels match a task's.",
     "models": "See what a model reference stands for.",
-    "runs": "List, show, undo and resume runs.",
+    "runs": "List, show, undo, resume and prune runs.",
     "sandbox": "Run the CVAT stand-in on its own.",
     "serve": "Serve models to CVAT until interrupted.",
     "track": "Link the rectangles of a task to tracks.",

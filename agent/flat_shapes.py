@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from agent.annotations import DIGITS, encode_mask
+from agent.annotations import encode_mask
+from agent.content import DIGITS
 from agent.contract import Cuboid, Ellipse, Mask, Points, Polygon, Polyline, Rectangle, Shape
 from agent.errors import BadRequest
 

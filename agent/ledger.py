@@ -2,7 +2,8 @@
 
 A run can be resumed after any crash because every upload is written down before it is sent (state `sending`, with the
 payload and the highest ids that the job had), once more when the server has answered (`created`, with the new ids),
-and a last time when what it replaces is gone (`done`).
+and a last time when what it replaces is gone (`done`). Of a payload that has arrived only what tells its objects from
+others is kept; of one whose objects are gone again, its labels.
 """
 
 from __future__ import annotations
@@ -14,20 +15,20 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from agent.errors import BadRequest
-from agent.ledger_file import LedgerFile, default_path
-from agent.run_records import Made, RunRecord, Upload, pack, unpack
+from agent.ledger_file import default_path
+from agent.ledger_objects import KINDS, RULE, MadeObjects
+from agent.run_records import Made, RunRecord, Upload, pack, pack_fingerprints
 
 __all__ = ["KINDS", "Ledger", "Made", "RunRecord", "Upload", "default_path"]
 
-KINDS = ("tags", "shapes", "tracks")
-_RULE = "json_extract(r.options, '$.rule')"
 _COLUMNS = [part.name for part in fields(RunRecord) if part.name != "frames"]
 
 
-class Ledger(LedgerFile):
+class Ledger(MadeObjects):
     """The runs of this machine, whatever server they went to."""
 
     # ------------------------------------------------------------------ runs
@@ -116,15 +117,18 @@ class Ledger(LedgerFile):
             for position, server_id in enumerate(ids.get(kind, ()))
             if server_id is not None
         ]
+        kept = pack_fingerprints(upload.payload)
         with self._change() as db:
             db.executemany("INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?, ?, ?)", rows)
             self._set_state(db, upload, "created")
+            db.execute("UPDATE uploads SET payload = ? WHERE run = ? AND number = ?", (kept, upload.run, upload.number))
 
     def mark_done(self, upload: Upload, removed: Iterable[tuple[str, int]] = ()) -> None:
         """Ends an upload; what it `removed` is nobody's any more."""
         with self._change() as db:
             self._set_state(db, upload, "done")
-            _forget(db, upload.run, upload.job, removed)
+            self._forget(db, upload.run, upload.job, removed)
+            self._strip(db, upload.run, upload.number)
 
     def forget_upload(self, upload: Upload) -> None:
         """Takes back an upload that the server refused: nothing of it is there."""
@@ -144,10 +148,19 @@ class Ledger(LedgerFile):
         """The runs (of a rule) that have sent something to a job and do not know what became of it."""
         rows = self._rows(
             "SELECT DISTINCT u.run FROM uploads u JOIN runs r ON r.id = u.run WHERE u.job = ?1 AND u.state = 'sending'"
-            f" AND r.server = ?2 AND (?3 IS NULL OR {_RULE} = ?3) ORDER BY r.rowid",
+            f" AND r.server = ?2 AND (?3 IS NULL OR {RULE} = ?3) ORDER BY r.rowid",
             job, server, rule,
         )  # fmt: skip
         return [row["run"] for row in rows]
+
+    def pruned_run(self, job: int, server: str, rule: str) -> str | None:
+        """A run of the rule on the job that is not known any more."""
+        rows = self._rows(
+            "SELECT run FROM rule_jobs WHERE server = ? AND rule = ? AND job = ? AND run IS NOT NULL"
+            " AND run NOT IN (SELECT id FROM runs) LIMIT 1",
+            server, rule, job,
+        )  # fmt: skip
+        return rows[0]["run"] if rows else None
 
     def jobs(self, run: str) -> list[int]:
         """The jobs that the run has sent something to."""
@@ -161,69 +174,20 @@ class Ledger(LedgerFile):
             counts.update(item["label_id"] for items in self._payload(run, row["number"]).values() for item in items)
         return counts
 
-    def made(
-        self, *, job: int | None = None, run: str | None = None, server: str | None = None, rule: str | None = None
-    ) -> list[Made]:
-        """What runs made, and neither a later run nor an undo has removed: of a job (of one server), or of a run.
-
-        With `rule` only what runs of that rule made.
-        """
-        given = [
-            ("o.job = ?", job), ("o.run = ?", run), ("r.server = ?", server),
-            (f"{_RULE} = ?", rule),
-        ]  # fmt: skip
-        wanted = [(condition, value) for condition, value in given if value is not None]
-        rows = self._rows(
-            f"SELECT o.* FROM objects o JOIN runs r ON r.id = o.run WHERE {' AND '.join(c for c, _ in wanted)}"
-            " ORDER BY o.run, o.upload, o.kind, o.position",
-            *(value for _, value in wanted),
-        )
-        found, open_upload, payload = [], None, {}
-        for row in rows:
-            if open_upload != (row["run"], row["upload"]):
-                open_upload = (row["run"], row["upload"])
-                payload = self._payload(*open_upload)
-            sent = payload[row["kind"]][row["position"]]
-            found.append(Made(row["run"], row["job"], row["kind"], row["server_id"], sent))
-        return found
-
-    def has_made(self, job: int, server: str, rule: str | None) -> bool:
-        """Whether `made` would tell of anything (that runs of the rule made)."""
-        return bool(
-            self._rows(
-                "SELECT 1 FROM objects o JOIN runs r ON r.id = o.run WHERE o.job = ?1 AND r.server = ?2"
-                f" AND (?3 IS NULL OR {_RULE} = ?3) LIMIT 1",
-                job, server, rule,
-            )
-        )  # fmt: skip
-
-    def made_counts(self, run: str) -> dict[str, int]:
-        """How many objects of each kind `made` would tell of."""
-        rows = self._rows("SELECT kind, COUNT(*) AS count FROM objects WHERE run = ? GROUP BY kind", run)
-        return dict.fromkeys(KINDS, 0) | {row["kind"]: row["count"] for row in rows}
-
-    def known_ids(self, job: int, server: str) -> set[tuple[str, int]]:
-        """(kind, server id) of all that runs are known to have made in a job, as far as it was not removed."""
-        rows = self._rows(
-            "SELECT kind, server_id FROM objects o JOIN runs r ON r.id = o.run WHERE o.job = ? AND r.server = ?",
-            job, server,
-        )  # fmt: skip
-        return {(row["kind"], row["server_id"]) for row in rows}
-
-    def forget_made(self, run: str, job: int, ids: Iterable[tuple[str, int]]) -> None:
-        """Takes note that these (kind, server id) of a job are gone: nothing like them is ours any more."""
-        with self._change() as db:
-            _forget(db, run, job, ids)
-
-    def _payload(self, run: str, number: int) -> dict[str, list[dict[str, Any]]]:
-        (row,) = self._rows("SELECT payload FROM uploads WHERE run = ? AND number = ?", run, number)
-        return unpack(row["payload"])
-
     @staticmethod
     def _set_state(db: sqlite3.Connection, upload: Upload, state: str) -> None:
         db.execute("UPDATE uploads SET state = ? WHERE run = ? AND number = ?", (state, upload.run, upload.number))
 
-    # --------------------------------------------------------------- skipped
+    # ------------------------------------------------------ backups, skipped
+
+    def note_backup(self, run: str, file: Path) -> None:
+        """Remembers that a backup was kept for the run: it goes when the run does."""
+        with self._change() as db:
+            db.execute("INSERT OR IGNORE INTO backups VALUES (?, ?)", (run, str(file.resolve())))
+
+    def backups(self, run: str) -> list[Path]:
+        """The backups that were kept for the run."""
+        return [Path(row["path"]) for row in self._rows("SELECT path FROM backups WHERE run = ? ORDER BY path", run)]
 
     def skip(self, run: str, job: int, frame: int, reason: str) -> None:
         with self._change() as db:
@@ -240,15 +204,6 @@ class Ledger(LedgerFile):
         for row in self._rows("SELECT job, frames FROM uploads WHERE run = ?", run):
             done.update((row["job"], frame) for frame in json.loads(row["frames"]))
         return done
-
-
-def _forget(db: sqlite3.Connection, run: str, job: int, ids: Iterable[tuple[str, int]]) -> None:
-    """Deletes objects of the run's server, whichever run made them."""
-    db.executemany(
-        "DELETE FROM objects WHERE job = ? AND kind = ? AND server_id = ? AND run IN"
-        " (SELECT id FROM runs WHERE server = (SELECT server FROM runs WHERE id = ?))",
-        [(job, kind, number, run) for kind, number in ids],
-    )
 
 
 def _now() -> str:

@@ -29,13 +29,16 @@ CREATE INDEX IF NOT EXISTS objects_by_job ON objects (job);
 CREATE TABLE IF NOT EXISTS skipped (
     run TEXT NOT NULL, job INTEGER NOT NULL, frame INTEGER NOT NULL, reason TEXT NOT NULL,
     PRIMARY KEY (run, job, frame));
+CREATE TABLE IF NOT EXISTS backups (run TEXT NOT NULL, path TEXT NOT NULL, PRIMARY KEY (run, path));
 CREATE TABLE IF NOT EXISTS rule_jobs (
     server TEXT NOT NULL, rule TEXT NOT NULL, job INTEGER NOT NULL, key TEXT NOT NULL, model_version TEXT NOT NULL,
     status TEXT NOT NULL, run TEXT, begun REAL NOT NULL, updated REAL NOT NULL, tries INTEGER NOT NULL DEFAULT 0,
     next_try REAL NOT NULL DEFAULT 0, job_updated TEXT, marker TEXT, owed TEXT, issue INTEGER, error TEXT,
     PRIMARY KEY (server, rule, job, key));
 """
-VERSION = 1  # of what older programs would misread; a table more does not trouble them
+VERSION = 2  # of what older programs would misread; a table more does not trouble them
+INCREMENTAL = 2
+"""SQLite's name for a file that can be made smaller without being written anew."""
 
 
 def default_path() -> Path:
@@ -70,6 +73,8 @@ class LedgerFile:
 
     def _open(self) -> None:
         self._db.row_factory = sqlite3.Row
+        # A new file only; an older one becomes such when space is given back for the first time.
+        self._db.execute(f"PRAGMA auto_vacuum={INCREMENTAL}")
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
         (version,) = self._db.execute("PRAGMA user_version").fetchone()

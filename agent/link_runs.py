@@ -109,9 +109,9 @@ def _upload(
             raise RequestCancelled(f"interrupted after {done - 1} of {len(jobs)} jobs")
         tracks, gone = part.tracks.get(job, []), [] if options.keep_shapes else part.gone.get(job, [])
         if gone:
-            report.notes.append(
-                f"backup      job {job}: {write_backup(ledger.path, session.url, job, part.stored[job])}"
-            )
+            backup = write_backup(ledger.path, session.url, job, part.stored[job])
+            ledger.note_backup(run, backup)
+            report.notes.append(f"backup      job {job}: {backup}")
         uploads = JobUploads(session, ledger, run, job, wait=wait, keep_changed=options.of == "own")
         frames = sorted({shape["frame"] for track in tracks for shape in track["shapes"]})
         uploads.add(frames, {"tags": [], "shapes": [], "tracks": tracks}, [("shapes", number) for number in gone])

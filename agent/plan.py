@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,8 @@ class Plan:
     skip_overlapping: float | None = None
     max_bad_frames: int = 50
     warnings: tuple[str, ...] = ()
+    backups: tuple[Path, ...] = ()
+    """Of jobs, as they were before."""
 
     def headline(self) -> str:
         """One line for a person."""
@@ -151,6 +154,7 @@ def _plan(
         max_bad_frames=options.max_bad_frames,
         replaced=survey.replaced,
         warnings=tuple(survey.warnings),
+        backups=tuple(survey.backups),
     )
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agent.annotations import content_key
 from agent.backups import Backup, read_backup
 from agent.config import ServerSettings
+from agent.content import content_key
 from agent.cvat.annotations_api import create, get_annotations, update
 from agent.cvat.session import Session, open_session
 from agent.errors import ConfigError, ServerUnavailable

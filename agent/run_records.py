@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from agent.content import fingerprint
+
 OTHER_SERVER = "; log in there by --auth or $CVAT_ACCESS_TOKEN, or name a server"
 """What to do where nothing says who we are at the server of a run."""
 
@@ -22,6 +24,16 @@ def unpack(blob: bytes) -> dict[str, list[dict[str, Any]]]:
     """The payload that `pack` packed."""
     payload: dict[str, list[dict[str, Any]]] = json.loads(zlib.decompress(blob))
     return payload
+
+
+def pack_fingerprints(payload: Mapping[str, list[dict[str, Any]]]) -> bytes:
+    """What is still needed of a payload once the server has it: to know each object again, and to count labels."""
+    return pack({kind: [fingerprint(item) for item in items] for kind, items in payload.items()})
+
+
+def pack_labels(payload: Mapping[str, list[dict[str, Any]]]) -> bytes:
+    """What is still needed of a payload of which nothing is there any more: to count labels."""
+    return pack({kind: [{"label_id": item["label_id"]} for item in items] for kind, items in payload.items()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +70,10 @@ class RunRecord:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """One create call: `payload` as sent, `above` the highest id of each kind that the job had before."""
+    """One create call: `payload` as sent, `above` the highest id of each kind that the job had before.
+
+    Once the server has answered, the ledger keeps the payload's fingerprints only (agent.content).
+    """
 
     run: str
     number: int
@@ -88,7 +103,7 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """An object that a run made: where it is, and its content as it was sent."""
+    """An object that a run made: where it is, and what of its content was kept: enough to know it again."""
 
     run: str
     job: int

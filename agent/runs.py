@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from agent.cvat.session import Session
@@ -11,7 +11,7 @@ from agent.cvat.work import TaskWork, find_work
 from agent.errors import BadRequest, ConfigError, ModelError, RequestCancelled
 from agent.ledger import Ledger, RunRecord
 from agent.options import Options, Target
-from agent.plan import Plan, check_options, frames_by_job, make_plans
+from agent.plan import Place, Plan, check_options, frames_by_job, make_plans
 from agent.report import RunReport
 from agent.run_flow import drive
 from agent.run_records import OTHER_SERVER
@@ -46,17 +46,17 @@ def start(target: Target, options: Options, around: Surroundings, *, dry_run: bo
         return _recorded(run, plans, session, ledger, model, options, around)
 
 
-def resume(run: str, around: Surroundings, *, retry_skipped: bool = False) -> RunReport:
-    """Goes on with a run that was interrupted, failed, or whose process was killed.
+def resume(run: str, around: Surroundings, *, leave_skipped: bool = False) -> RunReport:
+    """Goes on with a run that was interrupted, failed, or killed, or that is done but for some frames.
 
-    `retry_skipped` tries again the frames for which there was nothing, also of a run that is done.
+    Frames for which there was nothing are tried again, unless they are to be left (`leave_skipped`).
     """
     with ExitStack() as stack:
         ledger = stack.enter_context(Ledger(around.ledger))
         # Held before it is looked at: what another process is about to finish must not be planned again.
         stack.enter_context(ledger.hold(number := ledger.run(run).id))
         record = ledger.run(number)
-        _check_resumable(record, ledger, retry_skipped)
+        _check_resumable(record, set() if leave_skipped else ledger.skipped(record.id))
         options = Options.from_json(record.options)
         session = stack.enter_context(around.open(record.server))
         if session.url != record.server:
@@ -69,28 +69,22 @@ def resume(run: str, around: Surroundings, *, retry_skipped: bool = False) -> Ru
                 f" {model.loaded.version}; start a new run (with --replace own it takes the place of this one)"
             )
         _stop_here(around)
-        if retry_skipped:
+        if not leave_skipped:
             ledger.reopen(record.id)
         plans = make_plans(session, work, options, model.loaded, ledger, record.id)
         return _recorded(record.id, plans, session, ledger, model, options, around)
 
 
-def _check_resumable(record: RunRecord, ledger: Ledger, retry_skipped: bool) -> None:
+def _check_resumable(record: RunRecord, again: Collection[Place]) -> None:
+    """BadRequest where there is nothing to go on with; `again` are the skipped frames that are to be tried again."""
     if record.command != "annotate":
         raise BadRequest(
             f"run {record.id}: `{record.command}` looks at everything at once and cannot go on in the middle;"
             " undo it and run it again"
         )
-    skipped = ledger.skipped(record.id)
-    again = retry_skipped and skipped
     if record.status == "undone" or (record.status == "done" and not again):
-        hint = skipped and record.status == "done"
-        more = f"; {len(skipped)} frames were skipped, --retry-skipped tries them again" if hint else ""
-        raise BadRequest(f"run {record.id}: it is {record.status}, allowed: running, interrupted or failed{more}")
-    wanted = {(job, frame) for job, frames in record.frames.items() for frame in frames}
-    if wanted and wanted == set(skipped) and not again:
         raise BadRequest(
-            f"run {record.id}: all its {len(wanted)} frames were skipped; --retry-skipped tries them again"
+            f"run {record.id}: it is {record.status}, allowed: running, interrupted or failed, or done with frames left"
         )
 
 
@@ -149,6 +143,8 @@ def _recorded(
             report.removed += uploads.removed
         return UploadSink(uploads_to, skipped, removes=plan.replaced)
 
+    for backup in (backup for plan in plans for backup in plan.backups):
+        ledger.note_backup(run, backup)
     around.started(run, plans)
     with _concluded(report, around, ledger):
         drive(plans, session, model, options, around, report, sink)

@@ -25,7 +25,7 @@ from agent.models import LoadedModel, load_model
 from agent.open_doors import PATIENCE, MakeDoor, OpenDoors, wanted_doors
 from agent.pool import ModelPool
 from agent.readiness import health_of, obstacles
-from agent.service_config import Config, secret
+from agent.service_config import Config, ledger_beside, secret
 from agent.tracking import TrackStates
 from agent.web.app import StatusApp
 from agent.web.guard import Guard
@@ -154,7 +154,7 @@ class Service:
         self.shared.embeddings.resize(int(config.engine.embeddings_mb * MIB))
         self.shared.pool.replace(config.models, config.engine)
         self._doors.follow(config)
-        self._housekeeping.look_at_models()
+        self._housekeeping.look_again()
 
     # -------------------------------------------------------------------- end
 
@@ -225,7 +225,7 @@ def _share(config: Config, metrics: Metrics, load: Callable[..., LoadedModel]) -
 
 def _ledger(config: Config) -> Path:
     """Where runs are remembered; all other state lies beside it."""
-    return default_path() if config.service.state_dir is None else config.service.state_dir / "ledger.sqlite3"
+    return default_path() if config.service.state_dir is None else ledger_beside(config.service.state_dir)
 
 
 def _password(config: Config) -> str | None:

@@ -89,6 +89,8 @@ class ServiceSettings:
     """Ledger, descriptions of models, tracking states. None: the folder that the commands use."""
     grace_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 60.0
     """How long a stop waits for what is held."""
+    keep_runs_days: Annotated[float, Field(ge=0, le=36500)] = 365.0
+    """Runs that ended longer ago are forgotten, with their backups; 0: never."""
     batch_lanes: Count = 2
     interactive_lanes: Count = 8
     log_format: Literal["text", "json"] = "text"
@@ -223,6 +225,17 @@ def load_models(file: Path | None) -> tuple[ModelSettings, ...]:
         return ()
     tables, here = read_toml(file), file.resolve().parent
     return tuple(_model(row, f"{file}: models", here) for row in tables.get("models", ()))
+
+
+def ledger_beside(state_dir: Path) -> Path:
+    """The ledger in a state folder."""
+    return state_dir / "ledger.sqlite3"
+
+
+def ledger_of(file: Path) -> Path | None:
+    """The ledger of a service.toml; None: that of this user. For commands that do not need the rest of it."""
+    state_dir = _service(read_toml(file).get("service", {}), f"{file}: service", file.resolve().parent).state_dir
+    return None if state_dir is None else ledger_beside(state_dir)
 
 
 def secret(variable: str | None, place: str) -> str | None:

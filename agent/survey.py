@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from agent.backups import write_backup
@@ -27,6 +28,7 @@ class Survey:
     existing: dict[tuple[int, int], list[Item]] = field(default_factory=dict)
     replaced: dict[tuple[int, int], list[tuple[str, int]]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    backups: list[Path] = field(default_factory=list)
 
 
 class Surveyor:
@@ -55,6 +57,8 @@ class Surveyor:
                 continue
             if self._options.replace in ("own", "rule") and not self._dry_run:
                 self._adopt(job, survey)
+            if self._rule is not None and (run := self._ledger.pruned_run(job.id, self._session.url, self._rule)):
+                survey.warnings.append(f"job {job.id}: what run {run} may have left here stays: that run was pruned")
             if self._options.skip_overlapping is None and not self._may_replace(job):
                 continue
             stored = get_annotations(self._session, job.id)
@@ -119,9 +123,8 @@ class Surveyor:
             for kind in KINDS
         }
         if self._options.replace == "all" and any(leaving.values()) and not self._dry_run:
-            survey.warnings.append(
-                f"job {job.id}: backup in {write_backup(self._ledger.path, self._session.url, job.id, stored)}"
-            )
+            survey.backups.append(write_backup(self._ledger.path, self._session.url, job.id, stored))
+            survey.warnings.append(f"job {job.id}: backup in {survey.backups[-1]}")
         for kind, found in leaving.items():
             for item in found:
                 frame = frames[-1] if kind == "tracks" else item["frame"]

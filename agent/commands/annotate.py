@@ -7,7 +7,14 @@ from typing import Any
 
 import click
 
-from agent.commands.options import chosen_model, model_options, server_options, server_settings
+from agent.commands.options import (
+    chosen_model,
+    ledger_option,
+    ledger_path,
+    model_options,
+    server_options,
+    server_settings,
+)
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -94,7 +101,7 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
     help="Write pictures with the shapes drawn, and a contact sheet.",
 )
 @click.option("--report", type=_FILE, metavar="FILE.json", help="Write the report as JSON.")
-@click.option("--ledger", type=_FILE, metavar="FILE", help="Where runs are remembered.")
+@ledger_option
 @server_options
 def command(**values: Any) -> int:
     """Annotate a task, a job or a project with a model.
@@ -106,9 +113,9 @@ def command(**values: Any) -> int:
     from agent.options import Options, Target
 
     target = Target.of(**{kind: values.pop(kind) for kind in Target.KINDS})
+    files = {"ledger": ledger_path(values), **{name: values.pop(name) for name in ("preview", "report")}}
     values = chosen_model(values)
     server = server_settings(values)
-    files = {name: values.pop(name) for name in ("preview", "report", "ledger")}
     dry_run, track = values.pop("dry_run"), values.pop("track")
     options = Options.of(**values)
     code = run_annotation(server, target, options, dry_run=dry_run, **files)

@@ -7,7 +7,14 @@ from typing import Any
 
 import click
 
-from agent.commands.options import model_options, model_params, server_options, server_settings
+from agent.commands.options import (
+    ledger_option,
+    ledger_path,
+    model_options,
+    model_params,
+    server_options,
+    server_settings,
+)
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 GIVES = ("attribute", "text", "label", "mask", "skeleton", "identity")
@@ -51,7 +58,7 @@ GIVES = ("attribute", "text", "label", "mask", "skeleton", "identity")
 @click.option("--quality", type=click.Choice(["compressed", "original"]), default="compressed", show_default=True)
 @click.option("--dry-run", is_flag=True, help="Do everything but change.")
 @click.option("--report", type=_FILE, metavar="FILE.json", help="Write the report as JSON.")
-@click.option("--ledger", type=_FILE, metavar="FILE", help="Where runs are remembered.")
+@ledger_option
 @server_options
 def command(**values: Any) -> int:
     """Look again at the shapes of a task, a job or a project with a second model.
@@ -71,9 +78,10 @@ def command(**values: Any) -> int:
 
     target = Target.of(**{kind: values.pop(kind) for kind in Target.KINDS})
     opener = opener_for(load_models(values["config"]))
+    ledger = ledger_path(values)
     server = server_settings(values)
     params, device, dry_run = model_params(values.pop("params")), values.pop("device"), values.pop("dry_run")
-    report, ledger = values.pop("report"), values.pop("ledger")
+    report = values.pop("report")
     options = EnrichOptions(**values)
     if options.gives in ("attribute", "identity") and not options.attribute:
         raise ConfigError(f"--gives {options.gives}: got no --attribute, allowed: the name of one of the labels'")

@@ -14,6 +14,18 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_CONFIG = click.option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    envvar="CVAT_SIDECAR_CONFIG",
+    help="Read this service.toml for what no option says.",
+)
+_LEDGER = click.option(
+    "--ledger",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Where runs are remembered [default: in service.state_dir of --config, else this user's].",
+)
 _SERVER = (
     click.option("--server-host", metavar="HOST", help="Name or URL of the CVAT server [default: http://localhost]."),
     click.option("--server-port", type=click.IntRange(1, 65535), metavar="PORT", help="Its port."),
@@ -41,12 +53,6 @@ _SERVER = (
         type=click.FloatRange(min=0.1),
         metavar="SECONDS",
         help="How long the server may be silent [default: 60].",
-    ),
-    click.option(
-        "--config",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        envvar="CVAT_SIDECAR_CONFIG",
-        help="Read this service.toml for what no option says.",
     ),
 )
 _MODEL = (
@@ -79,7 +85,30 @@ def _all(options: tuple[Callable[[F], F], ...]) -> Callable[[F], F]:
 
 def server_options(function: F) -> F:
     """The options that say where CVAT is, named as cvat-cli names them."""
-    return _all(_SERVER)(function)
+    return _all((*_SERVER, _CONFIG))(function)
+
+
+def ledger_option(function: F) -> F:
+    """--ledger, for a command that has `server_options`."""
+    return _LEDGER(function)
+
+
+def ledger_options(function: F) -> F:
+    """The options that say which ledger, for a command that asks no server."""
+    return _all((_LEDGER, _CONFIG))(function)
+
+
+def ledger_path(values: dict[str, Any]) -> Path | None:
+    """Takes `ledger` out of a command's values; service.toml fills it. None: this user's own.
+
+    To be called before `server_settings`, which takes `config` out.
+    """
+    ledger: Path | None = values.pop("ledger")
+    if ledger is not None or values["config"] is None:
+        return ledger
+    from agent.service_config import ledger_of
+
+    return ledger_of(values["config"])
 
 
 def model_options(function: F) -> F:

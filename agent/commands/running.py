@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -55,13 +56,13 @@ def resume_run(
     preview: Path | None,
     report: Path | None,
     ledger: Path | None,
-    retry_skipped: bool = False,
+    leave_skipped: bool = False,
 ) -> int:
     """Goes on with a run, shows how it goes, and returns the exit code."""
     from agent.runs import resume
 
     def work(around: Surroundings) -> RunReport:
-        return resume(run, around, retry_skipped=retry_skipped)
+        return resume(run, around, leave_skipped=leave_skipped)
 
     return watch_run(server, work, preview, report, ledger)
 
@@ -97,22 +98,20 @@ def watch_run(
         except (RequestCancelled, KeyboardInterrupt):
             progress.end()
             _tell(reports, report_file)
-            click.echo(f"interrupted{_how_to_go_on(progress.run, reports)}", err=True)
+            click.echo(f"interrupted{_how_to_go_on(progress.run, reports, ledger)}", err=True)
             return 130
         except Exception:
             progress.end()
             _tell(reports, report_file)
             if progress.run:
-                click.echo(f"the run did not end well{_how_to_go_on(progress.run, reports)}", err=True)
+                click.echo(f"the run did not end well{_how_to_go_on(progress.run, reports, ledger)}", err=True)
             raise
     progress.end()
     _tell([report], report_file)
     if report.run and kept:
-        click.echo(f"run         {report.run} (`cvat-sidecar runs undo {report.run}` takes it back)")
+        click.echo(f"run         {report.run} ({_command('undo', report.run, ledger)} takes it back)")
         if report.skipped:
-            click.echo(
-                f"            `cvat-sidecar runs resume {report.run} --retry-skipped` tries the skipped frames again"
-            )
+            click.echo(f"            {_command('resume', report.run, ledger)} tries the skipped frames again")
     return SKIPPED if report.skipped else 0
 
 
@@ -135,17 +134,26 @@ def _make_folder(report_file: Path) -> None:
         raise ConfigError(f"--report {report_file}: cannot be written: {error.strerror}") from error
 
 
-def _how_to_go_on(run: str | None, reports: Sequence[RunReport]) -> str:
-    """Which command goes on with a run that broke off; skipped frames stay skipped unless that is asked for."""
+def _how_to_go_on(run: str | None, reports: Sequence[RunReport], ledger: Path | None) -> str:
+    """Which command goes on with a run that broke off; it tries skipped frames again, too."""
     if not run:
         return ""
-    command = f"`cvat-sidecar runs resume {run}"
+    command = _command("resume", run, ledger)
     skipped, left = (len(reports[0].skipped), reports[0].total - reports[0].done) if reports else (0, 1)
     if not skipped:
-        return f"; go on with {command}`"
+        return f"; go on with {command}"
     if left:
-        return f"; go on with {command}` (--retry-skipped tries the {skipped} skipped frames again too)"
-    return f"; once the reason is gone, {command} --retry-skipped` tries the {skipped} skipped frames again"
+        again = f"tries the {skipped} skipped frames again too (--leave-skipped goes on without them)"
+        return f"; go on with {command}, which {again}"
+    return f"; once the reason is gone, {command} tries the {skipped} skipped frames again"
+
+
+def _command(what: str, run: str, ledger: Path | None) -> str:
+    """What to say to do something with a run, whichever ledger it is in."""
+    from agent.ledger_file import default_path
+
+    where = "" if ledger is None or ledger == default_path() else f" --ledger {shlex.quote(str(ledger))}"
+    return f"`cvat-sidecar runs {what} {run}{where}`"
 
 
 @contextmanager

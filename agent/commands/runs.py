@@ -1,42 +1,38 @@
-"""cvat-sidecar runs: what was done, taken back, or gone on with."""
+"""cvat-sidecar runs: what was done, taken back, gone on with, or forgotten."""
 
 from __future__ import annotations
 
 import json
+import re
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import click
 
-from agent.commands.options import server_options, server_settings
+from agent.commands.options import ledger_option, ledger_options, ledger_path, server_options, server_settings
 
-_LEDGER = click.option(
-    "--ledger",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="Where runs are remembered.",
-)
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.group("runs")
 def command() -> None:
-    """List, show, undo and resume runs; restore what a backup holds."""
+    """List, show, undo, resume and prune runs; restore what a backup holds."""
 
 
 @command.command("list")
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True)
-@_LEDGER
-def list_(limit: int, ledger: Path | None) -> None:
+@ledger_options
+def list_(limit: int, **values: Any) -> None:
     """The runs that this machine remembers, the newest first."""
     from agent.ledger import Ledger
 
-    with Ledger(ledger) as book:
+    with Ledger(ledger_path(values)) as book:
         records = book.runs(limit)
         # Counted afresh: a run that was killed has left no report.
         done = [len(book.finished_frames(record.id)) for record in records]
     if not records:
-        click.echo("no runs yet")
+        click.echo(f"no runs in {book.path} (--ledger and --config name another ledger)")
     for record, finished in zip(records, done, strict=True):
         count = f"{finished}/{sum(map(len, record.frames.values()))} frames"
         by = f"  (rule {rule})" if (rule := record.options.get("rule")) else ""
@@ -46,36 +42,38 @@ def list_(limit: int, ledger: Path | None) -> None:
 
 @command.command("show")
 @click.argument("run")
-@_LEDGER
-def show(run: str, ledger: Path | None) -> None:
+@ledger_options
+def show(run: str, **values: Any) -> None:
     """One run as JSON: what was asked, what came of it, and what of it nothing has replaced or undone since."""
     from agent.ledger import Ledger
 
-    with Ledger(ledger) as book:
+    with Ledger(ledger_path(values)) as book:
         record = book.run(run)
         made = book.made_counts(record.id)
-        skipped = book.skipped(record.id)
-    values = {
+        skipped, backups = book.skipped(record.id), book.backups(record.id)
+    found = {
         **{name: getattr(record, name) for name in record.__dataclass_fields__ if name != "frames"},
         "frames": {f"job {job}": len(numbers) for job, numbers in record.frames.items()},
         "made": made,
         "skipped": {f"job {job}, frame {frame}": reason for (job, frame), reason in skipped.items()},
+        "backups": [str(path) for path in backups],
     }
-    click.echo(json.dumps(values, indent=2))
+    click.echo(json.dumps(found, indent=2))
 
 
 @command.command("undo")
 @click.argument("run")
 @click.option("--changed-too", is_flag=True, help="Also remove what somebody has changed since.")
-@_LEDGER
+@ledger_option
 @server_options
-def undo(run: str, changed_too: bool, ledger: Path | None, **values: Any) -> None:
+def undo(run: str, changed_too: bool, **values: Any) -> None:
     """Remove what a run created, and nothing else.
 
     Annotations that somebody has changed since are kept, unless you say --changed-too.
     """
     from agent.undo import undo_run
 
+    ledger = ledger_path(values)
     result = undo_run(run, server_settings(values), ledger, changed_too=changed_too)
     for line in result.lines():
         click.echo(line)
@@ -85,17 +83,19 @@ def undo(run: str, changed_too: bool, ledger: Path | None, **values: Any) -> Non
 @click.argument("run")
 @click.option("--preview", type=click.Path(file_okay=False, path_type=Path), metavar="DIR", help="As for annotate.")
 @click.option("--report", type=_FILE, metavar="FILE.json", help="Write the report as JSON.")
-@click.option("--retry-skipped", is_flag=True, help="Try skipped frames again, also of a run that is done.")
-@_LEDGER
+@click.option("--leave-skipped", is_flag=True, help="Do not try frames again that failed or could not be read.")
+@ledger_option
 @server_options
-def resume(
-    run: str, preview: Path | None, report: Path | None, retry_skipped: bool, ledger: Path | None, **values: Any
-) -> int:
-    """Go on with a run that was interrupted, failed, or killed; nothing is lost or doubled."""
+def resume(run: str, preview: Path | None, report: Path | None, leave_skipped: bool, **values: Any) -> int:
+    """Go on with a run that was interrupted, failed, or killed, or that skipped frames; nothing is lost or doubled.
+
+    Skipped frames are tried again, too.
+    """
     from agent.commands.running import resume_run
 
+    ledger = ledger_path(values)
     server = server_settings(values)
-    return resume_run(server, run, preview=preview, report=report, ledger=ledger, retry_skipped=retry_skipped)
+    return resume_run(server, run, preview=preview, report=report, ledger=ledger, leave_skipped=leave_skipped)
 
 
 @command.command("restore")
@@ -111,4 +111,34 @@ def restore(backup: Path, old_values: bool, **values: Any) -> None:
     from agent.restore import restore_backup
 
     for line in restore_backup(backup, server_settings(values), values=old_values).lines():
+        click.echo(line)
+
+
+class _Age(click.ParamType[timedelta]):
+    """A span of time: `30d`."""
+
+    name = "age"
+    units = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}  # noqa: RUF012
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        if isinstance(value, timedelta):
+            return value
+        if (found := re.fullmatch(r"(\d{1,4})([hdw])", str(value).strip())) is None:
+            self.fail(f"got {value!r}, allowed: a number of hours, days or weeks, as 12h, 30d or 8w", param, ctx)
+        return int(found[1]) * self.units[found[2]]
+
+
+@command.command("prune")
+@click.option("--older-than", type=_Age(), required=True, metavar="AGE", help="For example 30d; also 12h or 8w.")
+@click.option("--dry-run", is_flag=True, help="Say what would go; remove nothing.")
+@ledger_options
+def prune_(older_than: timedelta, dry_run: bool, **values: Any) -> None:
+    """Forget runs that ended longer ago than AGE, and remove their backups.
+
+    Their annotations stay in CVAT, but can no longer be undone or replaced as ours. Runs that can be gone on with stay,
+    and rules still know which jobs they have annotated.
+    """
+    from agent.pruning import prune
+
+    for line in prune(ledger_path(values), older_than, dry_run=dry_run).lines():
         click.echo(line)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent.commands.options import model_params, server_options, server_settings
+from agent.commands.options import ledger_option, ledger_path, model_params, server_options, server_settings
 
 if TYPE_CHECKING:
     from agent.config import ServerSettings
@@ -73,7 +73,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--keep-shapes", is_flag=True, help="Leave the rectangles beside the tracks.")
 @click.option("--dry-run", is_flag=True, help="Do everything but upload.")
 @click.option("--report", type=_FILE, metavar="FILE.json", help="Write the report as JSON.")
-@click.option("--ledger", type=_FILE, metavar="FILE", help="Where runs are remembered.")
+@ledger_option
 @server_options
 def command(**values: Any) -> int:
     """Link the rectangles of a task, a job or a project to tracks.
@@ -96,6 +96,7 @@ def command(**values: Any) -> int:
 
     target = Target.of(**{kind: values.pop(kind) for kind in Target.KINDS})
     models = load_models(values["config"])
+    ledger = ledger_path(values)
     server = server_settings(values)
     reference, device, params = (values.pop(name) for name in ("reid", "device", "params"))
     options = TrackOptions(
@@ -117,7 +118,7 @@ def command(**values: Any) -> int:
                 reidentifier = OwnModel(loaded, stack.enter_context(Host(loaded.model, name="reid")))
             return link_target(target, options, around, reidentifier=reidentifier, dry_run=values["dry_run"])
 
-    return watch_run(server, work, None, values["report"], values["ledger"])
+    return watch_run(server, work, None, values["report"], ledger)
 
 
 def link_after(server: ServerSettings, target: Target, ledger: Path | None) -> int:

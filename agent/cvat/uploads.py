@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from agent.annotations import content_key, same_content
+from agent.content import content_key, same_content
 from agent.cvat.annotations_api import create, delete, get_annotations
 from agent.cvat.session import Session
 from agent.errors import ServerRefused, ServerUnavailable

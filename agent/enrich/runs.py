@@ -88,7 +88,9 @@ def _change(
         if report.run is None or not changes:
             report.removed += len(changes.replaced)
             continue
-        report.notes.append(f"backup      job {number}: {write_backup(ledger.path, session.url, number, stored)}")
+        backup = write_backup(ledger.path, session.url, number, stored)
+        ledger.note_backup(report.run, backup)
+        report.notes.append(f"backup      job {number}: {backup}")
         for start in range(0, len(changes.updated), PER_UPDATE):
             update(session, number, {"shapes": changes.updated[start : start + PER_UPDATE]})
         if changes.replaced:

@@ -5,8 +5,8 @@ from collections import Counter
 
 import pytest
 
-from agent.annotations import content_key
 from agent.cli import main
+from agent.content import content_key
 from agent.cvat.annotations_api import create, get_annotations
 from agent.cvat.work import find_work
 from agent.errors import BadRequest
@@ -71,37 +71,48 @@ def frames(session, job):
     return sorted(shape["frame"] for shape in get_annotations(session, job)["shapes"])
 
 
-class TestRetrySkipped:
-    def test_skipped_frames_of_a_run_that_is_done_are_tried_again(self, sandbox, session, task, job, model, capsys):
+class TestSkippedFrames:
+    def test_those_of_a_run_that_is_done_are_tried_again(self, sandbox, session, task, job, model, capsys):
         assert run(sandbox, "annotate", "--task", task, "--model", model(["0001", "0003"])) == 1
         number = last_run().id
-        assert f"`cvat-sidecar runs resume {number} --retry-skipped` tries the skipped" in capsys.readouterr().out
-        assert run(sandbox, "runs", "resume", number) == 2
-        assert "2 frames were skipped, --retry-skipped tries them again" in capsys.readouterr().err
+        assert f"`cvat-sidecar runs resume {number}` tries the skipped frames again" in capsys.readouterr().out
+        assert run(sandbox, "runs", "resume", number, "--leave-skipped") == 2, "there is nothing else to do"
         model(["0003"])
-        assert run(sandbox, "runs", "resume", number, "--retry-skipped") == 1
+        assert run(sandbox, "runs", "resume", number) == 1
         assert frames(session, job) == [0, 1, 2]
         model()
-        assert run(sandbox, "runs", "resume", number, "--retry-skipped") == 0
+        assert run(sandbox, "runs", "resume", number) == 0
         assert frames(session, job) == [0, 1, 2, 3]
-        assert run(sandbox, "runs", "resume", number, "--retry-skipped") == 2, "none is left"
+        assert run(sandbox, "runs", "resume", number) == 2, "none is left"
 
-    def test_where_all_frames_failed_that_is_what_is_advised(self, sandbox, session, task, job, model, capsys):
+    def test_where_all_failed_they_are_what_is_gone_on_with(self, sandbox, session, task, job, model, capsys):
         assert run(sandbox, "annotate", "--task", task, "--model", model([".jpg"])) == 4
         number = last_run().id
-        said = capsys.readouterr().err
-        advice = f"once the reason is gone, `cvat-sidecar runs resume {number} --retry-skipped` tries the 4 skipped"
-        assert advice in said
+        advice = f"once the reason is gone, `cvat-sidecar runs resume {number}` tries the 4 skipped frames again"
+        assert advice in capsys.readouterr().err
+        assert run(sandbox, "runs", "resume", number) == 4, "the reason is still there"
         model()
-        assert run(sandbox, "runs", "resume", number) == 2
-        assert "all its 4 frames were skipped; --retry-skipped" in capsys.readouterr().err
-        assert run(sandbox, "runs", "resume", number, "--retry-skipped") == 0
+        assert run(sandbox, "runs", "resume", number) == 0
         assert frames(session, job) == [0, 1, 2, 3]
+        assert last_run().report["frames"] == {"total": 4, "done": 4, "skipped": {}}
 
-    def test_where_some_failed_both_are_told(self, sandbox, session, task, job, model, capsys):
+    def test_where_some_failed_both_they_and_the_others_are_gone_on_with(
+        self, sandbox, session, task, job, model, capsys
+    ):
         args = ("annotate", "--task", task, "--model", model(["0000", "0001"]), "--max-bad-frames", 1)
         assert run(sandbox, *args) == 4
-        assert f"runs resume {last_run().id}` (--retry-skipped tries the 2 skipped" in capsys.readouterr().err
+        number = last_run().id
+        assert f"`cvat-sidecar runs resume {number}`, which tries the 2 skipped frames again" in capsys.readouterr().err
+        model()
+        assert run(sandbox, "runs", "resume", number) == 0
+        assert frames(session, job) == [0, 1, 2, 3]
+
+    def test_they_can_be_left_where_they_are(self, sandbox, session, task, job, model):
+        args = ("annotate", "--task", task, "--model", model(["0000"], stop="0002"))
+        assert run(sandbox, *args) == 130
+        model()
+        assert run(sandbox, "runs", "resume", last_run().id, "--leave-skipped") == 1
+        assert frames(session, job) == [1, 2, 3]
 
     def test_an_undone_run_stays_so(self, session, task, job, model):
         around = Surroundings(server=session.settings)
@@ -109,7 +120,7 @@ class TestRetrySkipped:
         with Ledger() as ledger:
             ledger.end(report.run, "undone", {})
         with pytest.raises(BadRequest, match="it is undone"):
-            resume(report.run, around, retry_skipped=True)
+            resume(report.run, around)
 
 
 class TestInterrupted:

@@ -46,7 +46,7 @@ class TestDemo:
         run("demo", "--preview", tmp_path)
         capsys.readouterr()
         assert run("runs", "list") == 0
-        assert "no runs yet" in capsys.readouterr().out
+        assert "no runs in" in capsys.readouterr().out
 
 
 class TestLabelsMatch:

@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from agent.annotations import content_key
+from agent.content import content_key
 from agent.cvat.annotations_api import get_annotations
 from agent.cvat.work import find_work
 from agent.ledger import Ledger

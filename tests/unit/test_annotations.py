@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.annotations import GROUPS_PER_FRAME, OutputOptions, content_key, encode, encode_mask, same_content
+from agent.annotations import GROUPS_PER_FRAME, OutputOptions, encode, encode_mask
+from agent.content import content_key, fingerprint, same_content
 from agent.contract import (
     Attribute,
     Cuboid,
@@ -284,33 +285,61 @@ EVERY_SHAPE = [
 ]  # fmt: skip
 
 
+@pytest.fixture(params=[dict, fingerprint], ids=["as it was sent", "its fingerprint"])
+def known(request):
+    """What is kept of an annotation that was sent."""
+    return request.param
+
+
 class TestOwnAgain:
-    def test_what_a_server_was_sent_is_known_again(self, stored_and_sent):
+    def test_what_a_server_was_sent_is_known_again(self, stored_and_sent, known):
         sent, answered, later = stored_and_sent
         for kind in ("shapes", "tags"):
-            for item, answer in zip(sent[kind], answered[kind], strict=True):
+            for item, answer in zip(map(known, sent[kind]), answered[kind], strict=True):
                 assert content_key(item) == content_key(answer)
                 (found,) = [other for other in later[kind] if other["id"] == answer["id"]]
                 assert same_content(item, found)
                 assert [other["id"] for other in later[kind] if same_content(item, other)] == [answer["id"]]
 
     @pytest.mark.parametrize("shape", EVERY_SHAPE, ids=lambda shape: getattr(shape, "type", "tag"))
-    def test_what_we_encode(self, shape):
-        item = one("thing", shape, attributes={"age": "5"}, score=0.5)
-        back = served(item)
+    def test_what_we_encode(self, shape, known):
+        sent = one("thing", shape, attributes={"age": "5"}, score=0.5)
+        item, back = known(sent), served(sent)
         assert same_content(item, back)
         assert not same_content(item, {**back, "attributes": [{"spec_id": 72, "value": "6"}]})
         assert not same_content(item, {**back, "attributes": []})
         assert same_content(item, {**back, "score": 1.0, "group": 5, "source": "semi-auto"})
 
-    def test_skeletons_in_any_order_of_points(self):
-        item = one("pose", Skeleton((Keypoint("head", 10, 10, attributes={"seen": "true"}), Keypoint("hand", 5, 5))))
-        back = served(item)
+    def test_skeletons_in_any_order_of_points(self, known):
+        sent = one("pose", Skeleton((Keypoint("head", 10, 10, attributes={"seen": "true"}), Keypoint("hand", 5, 5))))
+        item, back = known(sent), served(sent)
         assert [element["label_id"] for element in back["elements"]] == [63, 62, 61]
         assert same_content(item, back)
         back["elements"][2]["attributes"] = [{"spec_id": 73, "value": "false"}]
         assert content_key(item) == content_key(back)
         assert not same_content(item, back)
+
+    def test_tracks_whose_keyframes_have_attributes(self, known):
+        shapes = [
+            {
+                "type": "rectangle",
+                "frame": frame,
+                "points": [1, 2, 3, 4],
+                "attributes": [{"spec_id": 7, "value": value}],
+            }
+            for frame, value in ((0, "near"), (4, "far"))
+        ]
+        sent = {"label_id": 1, "frame": 0, "source": "auto", "attributes": [], "shapes": shapes}
+        back = {**json.loads(json.dumps(sent)), "id": 5}
+        assert same_content(known(sent), back)
+        back["shapes"][1]["attributes"] = [{"spec_id": 7, "value": "near"}]
+        assert not same_content(known(sent), back)
+
+    def test_a_fingerprint_does_not_grow_with_what_is_drawn(self):
+        mask = one("thing", square())
+        long = {**mask, "points": mask["points"] * 1000}
+        assert len(json.dumps(fingerprint(long))) == len(json.dumps(fingerprint(mask)))
+        assert fingerprint(long) != fingerprint(mask)
 
     @given(st.data())
     @settings(max_examples=60)

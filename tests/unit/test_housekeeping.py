@@ -107,7 +107,7 @@ def test_what_failed_is_tried_again_at_once_when_somebody_says_so(shared, keep, 
     patient = keep(retry=1000)
     tried.wait()
     load.fail.clear()
-    patient.look_at_models()
+    patient.look_again()
     tried.wait()
     assert shared.pool.record("a").loads == 1
 

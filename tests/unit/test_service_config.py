@@ -30,6 +30,7 @@ secret_env = "STATUS"
 allowed_hosts = ["sidecar.test"]
 state_dir = "state"
 grace_seconds = 0
+keep_runs_days = 30
 batch_lanes = 3
 interactive_lanes = 5
 log_format = "json"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from agent.annotations import DIGITS
+from agent.content import DIGITS
 from agent.contract import Detection, Ellipse, Mask, Polygon, Rectangle, Shape, Skeleton
 from agent.doors.gateway.naming import Naming, Target
 from agent.flat_shapes import write_shape

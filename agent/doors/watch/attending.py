@@ -145,7 +145,7 @@ class Attendant:
         what = f"job {job.id} by rule {self._rule.name}"
         try:
             with self._place.shared.activity.begin("watch", "rule", self._rule.model, what) as request:
-                self._work(hosted, row, request, retry_skipped=before is not None and before.status == "failed")
+                self._work(hosted, row, request)
         except Exception as error:  # it is remembered, and activity has told it
             self.error = error
         return True
@@ -177,7 +177,7 @@ class Attendant:
         else:
             self._memory.write(before)
 
-    def _work(self, hosted: HostedModel, row: RuleJob, request: Request, *, retry_skipped: bool) -> None:
+    def _work(self, hosted: HostedModel, row: RuleJob, request: Request) -> None:
         place = self._place
         attended = Attended(self._rule, row.job, request, place.shared.stop)
         watcher = Watcher(attended, place.session, self._check_seconds)
@@ -205,7 +205,7 @@ class Attendant:
         try:
             with place.attending(attended), watcher:
                 if row.run is not None:
-                    resume(row.run, around, retry_skipped=retry_skipped)
+                    resume(row.run, around)
                 else:
                     start(Target("job", row.job), self._rule.options, around)
         except NoFramesChosen as error:
