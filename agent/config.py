@@ -86,7 +86,8 @@ def read_toml(file: Path) -> dict[str, Any]:
     try:
         tables = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{file}: cannot be read: {error}") from error
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise ConfigError(f"{file}: cannot be read: {why}") from error
     for name in tables:
         if name not in _TABLES:
             raise ConfigError(f"{file}: unknown table [{name}]{_near(name, _TABLES)}")

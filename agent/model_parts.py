@@ -23,7 +23,7 @@ def parts_of(settings: ModelSettings, ids: Collection[str]) -> tuple[str, ...]:
     """The ids that a model's options name as its parts, as far as it is built of others."""
     if not is_composition(settings):
         return ()
-    return tuple(dict.fromkeys(word for word in _names(settings.options) if word in ids))
+    return tuple(dict.fromkeys(name for name, _ in named_parts(settings.options) if name in ids))
 
 
 def check_parts(models: Sequence[ModelSettings], place: str) -> None:
@@ -40,11 +40,11 @@ def check_parts(models: Sequence[ModelSettings], place: str) -> None:
         walk((name,))
 
 
-def _names(options: Mapping[str, Any]) -> Iterator[str]:
-    """What the options `of` and `then` name: a string, a table with `model`, or lists of these."""
+def named_parts(options: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """What `of` and `then` name, and its own options: a string, a table with `model`, or lists of these."""
     for key in ("of", "then"):
         wishes = options.get(key, ())
-        for wish in [wishes] if isinstance(wishes, str | Mapping) else wishes:
-            name = wish.get("model") if isinstance(wish, Mapping) else wish
+        for wish in wishes if isinstance(wishes, list | tuple) else [wishes]:
+            name, own = (wish.get("model"), wish.get("options")) if isinstance(wish, Mapping) else (wish, None)
             if isinstance(name, str):
-                yield name
+                yield name, own if isinstance(own, Mapping) else {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,10 +50,12 @@ def command(config: Path, load: bool, try_call: bool, timeout: float, as_json: b
 
     patient = patient_of(config, load, try_call, timeout)
     lines: list[Line] = []
+    shown = _Printer()
     for line in examine(checks_for(patient.config), patient, Redactor(known_secrets(patient.config))):
         lines.append(line)
         if not as_json:
-            click.echo(line)
+            shown.add(line)
+    shown.flush()
     code = exit_code(lines)
     counts = {state: sum(line.finding.state == state for line in lines) for state in STATES}
     if as_json:
@@ -60,6 +63,30 @@ def command(config: Path, load: bool, try_call: bool, timeout: float, as_json: b
     else:
         click.echo(", ".join(f"{count} {state}" for state, count in counts.items() if count))
     return code
+
+
+class _Printer:
+    """Prints lines as they come; what is the same of several models, one after the other, is one line."""
+
+    def __init__(self) -> None:
+        self._held: Line | None = None
+
+    def add(self, line: Line) -> None:
+        kind, _, of = line.check.partition(" ")
+        held = self._held
+        if held is not None and held.check.partition(" ")[0] == kind and held.finding == line.finding:
+            self._held = replace(held, check=f"{held.check}, {of}")
+            return
+        self.flush()
+        if of and line.finding.state in ("skipped", "failed"):
+            self._held = line
+        else:
+            click.echo(line)
+
+    def flush(self) -> None:
+        if self._held is not None:
+            click.echo(self._held)
+        self._held = None
 
 
 def patient_of(file: Path, load: bool = False, try_call: bool = False, seconds: float = 10.0) -> Patient:

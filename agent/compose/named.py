@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from agent.compose import open_model
 from agent.compose.parts import Opener
-from agent.errors import ConfigError
+from agent.errors import ConfigError, ModelNotFound
 from agent.host import Host
+from agent.label_names import meant
 from agent.model_parts import is_composition
-from agent.models import LoadedModel
+from agent.models import LoadedModel, parse_reference
 from agent.service_config import ModelSettings
 
 
@@ -31,6 +32,7 @@ def open_named(
     if name in inside:
         raise ConfigError(f"model {name!r}: it is a part of itself: {' -> '.join([*inside, name])}")
     opener = opener_for(models, (*inside, name))
+    _check_known(name, known)
     if (settings := known.get(name)) is None:
         return open_model(name, device=device, options=options, opener=opener)
     chosen = settings.device if device == "auto" and settings.device else device
@@ -43,6 +45,7 @@ def resolved(name: str, models: Sequence[ModelSettings], inside: tuple[str, ...]
     What is no id is a reference, without options. ConfigError for a model that is a part of itself.
     """
     settings = next((settings for settings in models if settings.id == name), None)
+    _check_known(name, [settings.id for settings in models])
     if settings is None:
         return name, {}
     if name in inside:
@@ -53,6 +56,21 @@ def resolved(name: str, models: Sequence[ModelSettings], inside: tuple[str, ...]
             if key in options:
                 options[key] = _resolved_parts(options[key], models, (*inside, name))
     return settings.model, options
+
+
+def _check_known(name: str, ids: Collection[str]) -> None:
+    """ModelNotFound for what is neither an id nor has the form of a reference; it tells the ids that there are."""
+    if name in ids or not ids:
+        return
+    try:
+        parse_reference(name)
+    except ModelNotFound as error:
+        raise ModelNotFound(with_ids(error, name, ids)) from error
+
+
+def with_ids(error: ModelNotFound, name: str, ids: Collection[str]) -> str:
+    """The error for a name that has no scheme, and the ids that there are, unless it says already what was meant."""
+    return str(error) if "did you mean" in str(error) else f"{error}{meant(name, list(ids))}"
 
 
 def _resolved_parts(wish: Any, models: Sequence[ModelSettings], inside: tuple[str, ...]) -> Any:

@@ -13,7 +13,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -63,14 +63,16 @@ def opencv() -> dict[str, Any]:
 
 
 def adapters(models: Sequence[Sequence[Any]]) -> dict[str, str | None]:
-    """Id -> what is wrong with a model's adapter or options, before anything of it is loaded."""
-    return {id_: _adapter(reference, options) for id_, reference, options in models}
+    """Id -> what is wrong with a model's adapter or options, or with those of its parts, before anything is loaded."""
+    ids = [id_ for id_, _, _ in models]
+    return {id_: _adapter(reference, options, ids) for id_, reference, options in models}
 
 
-def _adapter(reference: str, options: dict[str, Any]) -> str | None:
-    from agent.errors import SidecarError
+def _adapter(reference: str, options: Mapping[str, Any], ids: Sequence[str]) -> str | None:
+    from agent.compose.named import with_ids
+    from agent.errors import ModelNotFound, SidecarError
     from agent.model_options import check_options
-    from agent.model_parts import SCHEMES
+    from agent.model_parts import SCHEMES, named_parts
     from agent.models import adapter_of, parse_reference
 
     try:
@@ -79,8 +81,14 @@ def _adapter(reference: str, options: dict[str, Any]) -> str | None:
         load = importlib.import_module(f"agent.compose.{parsed.scheme}").load if composed else adapter_of(parsed)
         own = {name: value for name, value in options.items() if name != "device"}
         check_options(load, own, reference, ("parts",) if composed else ())
+    except ModelNotFound as error:
+        return with_ids(error, reference, ids) if ":" not in reference else str(error)
     except SidecarError as error:
         return str(error)
+    for name, of_part in named_parts(options) if composed else ():
+        # Those that are models by themselves are looked at as such.
+        if name not in ids and (problem := _adapter(name, of_part, ids)):
+            return f"its part {name}: {problem}"
     return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,15 @@ from agent.open_doors import wanted_doors
 from agent.service_config import is_loopback
 
 FILE, LOGIN = "configuration.file", "configuration.login"
+MEND = "put right the key that is named; docs/service.md and service.toml tell all keys"
+SET_IT = "set it where the service starts: environment of the container, EnvironmentFile of the unit"
 PRIVATE = ("/run/secrets", "/var/run/secrets")
 """Where containers mount secrets, for themselves only."""
 
 
 def checks() -> list[Check]:
     return [
-        Check(FILE, _file, mend="put right the key that is named; docs/service.md and service.toml tell all keys"),
+        Check(FILE, _file, mend=MEND),
         Check("configuration.doors", _doors, needs=(FILE,)),
         Check("configuration.secrets", _secrets, needs=(FILE,)),
         Check("configuration.permissions", _permissions, needs=(FILE,)),
@@ -34,10 +37,21 @@ def checks() -> list[Check]:
 
 def _file(patient: Patient) -> Finding:
     if patient.error is not None:
-        raise patient.error
+        return failed(str(patient.error), _mend(patient.config.file, patient.error))
     config = patient.config
     patient.url()  # an address, a profile or a ca_file that cannot be is a matter of service.toml
     return ok(f"{config.file}: {counted(len(config.models), 'model')}, {counted(len(config.rules), 'rule')}")
+
+
+def _mend(file: Path, error: ConfigError) -> str:
+    """What to do about a file that cannot be used."""
+    if not file.exists():
+        return "name the file by --config, or make one: README.md shows a small one, service.toml every key"
+    if isinstance(error.__cause__, tomllib.TOMLDecodeError):
+        return "put right that line: it is no TOML"
+    if "the environment has no variable" in str(error):
+        return SET_IT
+    return MEND
 
 
 def _doors(patient: Patient) -> Finding:
@@ -60,11 +74,13 @@ def _secrets(patient: Patient) -> Finding:
     wanted = list(_variables(patient))
     missing = [f"{variable} ({place})" for place, variable in wanted if not os.environ.get(variable)]
     if missing:
-        mend = "set them where the service starts: environment of the container, EnvironmentFile of the unit"
+        mend = SET_IT if len(missing) == 1 else SET_IT.replace("it", "them", 1)
         if any(f"{variable}_FILE" in os.environ for _, variable in wanted):
             mend = "in the container, start this by way of entrypoint.sh, which reads them from their files"
         return failed(f"the environment has no {', '.join(missing)}", mend)
-    return ok(f"{counted(len(wanted), 'variable')} named, all of them set" if wanted else "no variables are named")
+    if not wanted:
+        return ok("no door and no model names a variable")
+    return ok(f"{counted(len(wanted), 'variable')} named by doors and models, and set")
 
 
 def _variables(patient: Patient) -> Iterator[tuple[str, str]]:
@@ -91,7 +107,7 @@ def _permissions(patient: Patient) -> Finding:
     for file in files:
         if _mode(file) & (stat.S_IROTH | stat.S_IWOTH) and not _is_private(file):
             return warning(f"{file} holds a secret that everybody on this machine can read", f"chmod 600 {file}")
-    return ok("no secret lies open" if files else "no secrets in files")
+    return ok("no secret lies open" if files else "no file is named that holds the login")
 
 
 def _mode(file: Path) -> int:

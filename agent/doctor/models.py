@@ -16,6 +16,7 @@ from agent.doctor.patient import Patient
 from agent.doctor.probe import probe
 from agent.doctor.weights import look_at_files
 from agent.label_map import load_label_map
+from agent.model_parts import is_composition
 from agent.service_config import Config, ModelSettings
 
 MIB = 2**20
@@ -24,19 +25,20 @@ ADAPTER_SECONDS, LOAD_SECONDS = 120.0, 1800.0
 
 
 def checks(config: Config) -> list[Check]:
-    found = []
+    found = [
+        Check(f"models.options {model.id}", partial(_options, model=model), needs=(FILE,), seconds=ADAPTER_SECONDS)
+        for model in config.models
+    ]
     for model in config.models:
-        options, files = f"models.options {model.id}", f"models.files {model.id}"
-        found += [
-            Check(options, partial(_options, model=model), needs=(FILE,), seconds=ADAPTER_SECONDS),
-            Check(files, partial(look_at_files, model=model), needs=(options,)),
-        ]
+        look = partial(look_at_files, model=model)
+        found.append(Check(f"models.files {model.id}", look, needs=(f"models.options {model.id}",)))
         if model.label_map is not None:
             map_mend = "a name of ours (`ls label_maps`), or a file relative to service.toml"
             found.append(
                 Check(f"models.label_map {model.id}", partial(_map, model=model), needs=(FILE,), mend=map_mend)
             )
-        loads = partial(_loads, model=model)
+    for model in config.models:
+        loads, files = partial(_loads, model=model), f"models.files {model.id}"
         found.append(Check(f"models.loads {model.id}", loads, needs=(files,), seconds=LOAD_SECONDS + 5))
     return [*found, Check("models.memory", _memory, needs=(FILE,))] if config.models else []
 
@@ -48,7 +50,10 @@ def _options(patient: Patient, model: ModelSettings) -> Finding:
         patient.libraries["adapters"] = probe("adapters", asked, seconds=ADAPTER_SECONDS - 1)
     if problem := patient.libraries["adapters"][model.id]:
         return failed(problem, "put right the model's table in service.toml; docs/models.md tells the options")
-    return ok(f"{model.model}: its adapter takes the options")
+    its = (
+        "it takes its options, and its parts take theirs" if is_composition(model) else "its adapter takes the options"
+    )
+    return ok(f"{model.model.rstrip(':')}: {its}")
 
 
 def _map(patient: Patient, model: ModelSettings) -> Finding:

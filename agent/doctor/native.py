@@ -39,28 +39,33 @@ def _server(patient: Patient) -> Finding:
 
 def _function(patient: Patient, model: ModelSettings) -> Finding:
     known = FunctionIds(state_folder(patient.config), patient.session).of(model)
-    register = f"cvat-sidecar functions register {model.id}"
+    register = patient.command(f"functions register {model.id}")
+    description = patient.describe(model)
     if known is None:
-        return failed(f"no function of {patient.url()} stands for it", register)
+        # Of a model that was never loaded here, its options may tell the kind.
+        kind = description.kind if description else str(model.options.get("kind", "detector"))
+        if kind not in KINDS:
+            return skipped(f"CVAT has no native functions of the kind {kind}; the other doors have it")
+        return failed(f"no function of {patient.url()} stands for it", patient.command("functions register"))
     try:
         function = get_function(patient.session, known)
     except ServerRefused as error:
         return failed(f"function {known}: {error}", f"use the login that it was made with, or {register}")
     if function is None:
         return failed(f"function {known} is not there any more", register)
-    description = patient.describe(model)
     if description is None:
         return skipped(f"function {known} is there; whether it fits the model is not known before --load")
     if description.kind not in KINDS:
         mend = f'give the model doors = ["gateway"]: CVAT has no native functions of the kind {description.kind}'
         return failed(f"function {known} stands for a {description.kind}", mend)
+    delete = patient.command(f"functions delete {model.id}")
     try:
         check_compatible(function, description)
     except NotCompatible as error:
         if model.function_id is not None:
             register = f"take function_id out of service.toml, and {register}"
-        return failed(str(error), f"cvat-sidecar functions delete {model.id}, and {register}")
+        return failed(str(error), f"{delete}, and {register}")
     if function.get("name") != model.title:
-        mend = f"cvat-sidecar functions delete {model.id}, and register it again, if it is to have the new name"
+        mend = f"{delete}, and register it again, if it is to have the new name"
         return warning(f"function {known} fits; people see it as {function.get('name')!r}, not {model.title!r}", mend)
     return ok(f"function {known}, {description.kind} {function.get('name')!r}, fits the model")

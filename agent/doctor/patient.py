@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -69,6 +70,10 @@ class Patient:
         if self._session is None:
             self._session = Session(self.server)
         return self._session
+
+    def command(self, what: str) -> str:
+        """What to type, with the service.toml that is examined."""
+        return f"cvat-sidecar {what} --config {shlex.quote(str(self.config.file))}"
 
     def url(self) -> str:
         """The server's address. ConfigError for one that is none."""

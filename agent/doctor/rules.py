@@ -98,12 +98,12 @@ def _labels(patient: Patient, model: ModelSettings, queries: list[dict[str, Any]
     """Whether the model's labels have a place in the tasks that were changed last."""
     description = patient.describe(model)
     if description is None:
-        return skipped(f"{model.id} has never been loaded here; --load tells its labels")
+        return skipped("never loaded here; --load tells the labels")
     if description.kind != "detector":
         if rule is not None:
             mend = "a rule wants a detector, or a model that is built of some"
             return failed(f"{model.id} is a model of the kind {description.kind}", mend)
-        return skipped(f"{model.id} is a model of the kind {description.kind}, without labels")
+        return skipped(f"a model of the kind {description.kind} has no labels")
     name = rule.options.label_map if rule else str(model.label_map) if model.label_map else None
     label_map = load_label_map(name) if name else None
     mapping = rule.options.mapping if rule else None
@@ -116,12 +116,12 @@ def _labels(patient: Patient, model: ModelSettings, queries: list[dict[str, Any]
             )
             good.append(f"task {task}: {len(found.targets)} of {len(description.labels)}")
         except LabelMismatch as error:
-            bad.append((task, str(error)))
+            bad.append((task, str(error).removeprefix("labels: ")))
     if not seen:
         return skipped("this user sees no task to hold the labels against")
     if bad:
         say = failed if rule is not None and not good else warning
-        mend = f"cvat-sidecar labels match --task {bad[0][0]} --model {model.model} shows it; write a label map"
+        mend = f"{patient.command(f'labels match --task {bad[0][0]} --model {model.id}')} shows it label by label"
         return say(f"{len(bad)} of {seen} tasks have no place for its labels; task {bad[0][0]}: {bad[0][1]}", mend)
     return ok(f"labels with a place: {'; '.join(good)}")
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 from agent.doctor.findings import Finding, failed, ok, skipped, warning
 from agent.doctor.patient import Patient
+from agent.model_parts import is_composition, named_parts
 from agent.model_paths import FILE_OPTIONS
 from agent.models import parse_reference
 from agent.service_config import ModelSettings
@@ -17,6 +19,8 @@ from agent.service_config import ModelSettings
 def look_at_files(patient: Patient, model: ModelSettings) -> Finding:
     """Whether the weights are here, or can be had, without loading them."""
     reference = parse_reference(model.model)
+    if is_composition(model):
+        return _of_parts(patient, model)
     for name in FILE_OPTIONS.get(reference.scheme, ()):
         if isinstance(value := model.options.get(name), str) and (missing := _missing(value)):
             return failed(f"{name}: {missing[0]}", missing[1])
@@ -26,6 +30,17 @@ def look_at_files(patient: Patient, model: ModelSettings) -> Finding:
         missing = _missing(reference.name)
         return failed(*missing) if missing else ok(f"{reference.name} is there, and can be read")
     return skipped(f"{reference.scheme}: needs no files of its own")
+
+
+def _of_parts(patient: Patient, model: ModelSettings) -> Finding:
+    """Of those parts that are no models by themselves: these are looked at as such."""
+    ids = {one.id for one in patient.config.models}
+    own = [(name, options) for name, options in named_parts(model.options) if name not in ids]
+    for name, options in own:
+        found = look_at_files(patient, replace(model, model=name, options=dict(options)))
+        if found.state in ("failed", "warning"):
+            return replace(found, text=f"its part {name}: {found.text}")
+    return ok("the files of its parts are there") if own else skipped("its parts are models by themselves")
 
 
 def _is_path(name: str) -> bool:

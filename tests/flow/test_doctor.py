@@ -360,7 +360,19 @@ def test_the_open_source_server_has_no_queue(tmp_path, sandbox, session, task):
 def test_a_model_without_a_function(tmp_path, sandbox, task):
     found = examined(written(tmp_path, sandbox.url, more="[queue]"))
     assert found.failed == {"queue.function face"}
-    assert "-> cvat-sidecar functions register face" in found["queue.function face"]
+    assert f"-> cvat-sidecar functions register --config {tmp_path}/service.toml" in found["queue.function face"]
+
+
+@pytest.mark.parametrize("remembered", [True, False])
+def test_a_reidentifier_needs_no_function(tmp_path, sandbox, task, remembered):
+    model = ""
+    if remembered:
+        known(tmp_path, Description("reid"))
+    else:
+        model = 'options = { kind = "reid" }'
+    found = examined(written(tmp_path, sandbox.url, more="[queue]", model=model))
+    assert found.failed == set()
+    assert "no native functions of the kind reid" in found["queue.function face"]
 
 
 def test_a_function_that_was_deleted(tmp_path, sandbox, session, task):
@@ -689,7 +701,8 @@ def test_labels_without_a_place_are_worth_a_warning_for_menus(tmp_path, sandbox,
     known(tmp_path, Description("detector", (Label("submarine", "rectangle"),)))
     found = examined(written(tmp_path, sandbox.url, more="[gateway]\nport = 0"))
     assert (found.failed, found.warnings) == (set(), {"labels face"})
-    assert f"cvat-sidecar labels match --task {task}" in found["labels face"]
+    command = f"cvat-sidecar labels match --task {task} --model face --config {tmp_path}/service.toml"
+    assert f"-> {command} shows it" in found["labels face"]
 
 
 # --------------------------------------------------------------------- the whole command
@@ -731,15 +744,16 @@ def test_the_whole_command_when_the_server_is_away(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "said", "mend"),
     [
-        (("[service]", "[servce]"), "unknown table [servce]; did you mean 'service'?"),
-        (("BOT_PASSWORD", "NO_SUCH_VARIABLE"), "the environment has no variable NO_SUCH_VARIABLE"),
-        (("http://127.0.0.1:9", "ftp://cvat"), "allowed: a name or an address like https://cvat.example.com:8443"),
-        (("opencv:face", 'opencv:face"\ndors = "x'), "unknown key 'dors'; did you mean 'doors'?"),
+        (("[service]", "[servce]"), "unknown table [servce]; did you mean 'service'?", "put right the key"),
+        (("[service]", "[service"), "cannot be read: Expected ']'", "put right that line: it is no TOML"),
+        (("BOT_PASSWORD", "NO_SUCH"), "the environment has no variable NO_SUCH", "set it where the service starts"),
+        (("http://127.0.0.1:9", "ftp://cvat"), "allowed: a name or an address like https://cvat", "put right the key"),
+        (("opencv:face", 'opencv:face"\ndors = "x'), "unknown key 'dors'; did you mean 'doors'?", "put right the key"),
     ],
 )
-def test_a_wrong_configuration_is_exit_2(tmp_path, change, said):
+def test_a_wrong_configuration_is_exit_2(tmp_path, change, said, mend):
     file = written(tmp_path, "http://127.0.0.1:9")
     file.write_text(file.read_text().replace(*change))
     patient = patient_of(file)
@@ -749,6 +763,7 @@ def test_a_wrong_configuration_is_exit_2(tmp_path, change, said):
     (failed,) = [str(line) for line in lines if line.finding.state == "failed"]
     assert failed.startswith("failed   configuration.file: ")
     assert said in failed
+    assert f" -> {mend}" in failed
     # What has nothing to do with it is looked at all the same.
     states = {line.check: line.finding.state for line in lines}
     assert (states["machine.processors"] != "skipped", states["server.name"]) == (True, "skipped")
@@ -758,6 +773,20 @@ def test_a_configuration_that_is_not_there(tmp_path):
     done = sidecar("--config", tmp_path / "nope.toml")
     assert done.returncode == 2, done.stdout + done.stderr
     (failed,) = [line for line in done.stdout.splitlines() if line.startswith("failed")]
-    assert f"configuration.file: {tmp_path}/nope.toml: cannot be read" in failed
+    assert f"configuration.file: {tmp_path}/nope.toml: cannot be read: No such file" in failed
+    assert "-> name the file by --config, or make one" in failed
     assert "skipped  server.name: configuration.file failed" in done.stdout
     assert "ok       installation.packages" in done.stdout
+
+
+def test_what_is_so_of_several_models_is_one_line(tmp_path):
+    more = "".join(f"[[models]]\nid = '{name}'\nmodel = 'opencv:face'\n" for name in ("second", "third"))
+    done = sidecar("--config", written(tmp_path, f"http://127.0.0.1:{free_port()}", more=more))
+    (line,) = [line for line in done.stdout.splitlines() if "models.loads" in line]
+    assert line == (
+        "skipped  models.loads face, second, third: loading takes a while; --load does it, and runs the model on a"
+        " picture"
+    )
+    assert done.stdout.splitlines()[-1].endswith("skipped"), "the counts are of checks, not of lines"
+    # What is well is a line each: it comes as it is found.
+    assert sum("models.options" in line for line in done.stdout.splitlines()) == 3

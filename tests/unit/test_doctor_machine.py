@@ -241,6 +241,49 @@ def test_references_and_options_that_make_no_sense(tmp_path, reference, model, s
     assert said in found["models.options face"]
 
 
+PARTS = """
+[[models]]
+id = "whole"
+model = "chain:"
+[models.options]
+of = {of}
+[[models.options.then]]
+model = "{step}"
+options = {{ {options} }}
+gives = "attribute"
+attribute = "age"
+"""
+
+
+@pytest.mark.parametrize(
+    ("check", "part", "said"),
+    [
+        ("options", {"of": '"fase"'}, "its part fase: model 'fase': got no scheme, allowed: "),
+        ("options", {"of": '"fase"'}, "; did you mean 'face'?"),
+        ("options", {"options": "treshold = 1"}, "its part opencv:face: opencv:face: unknown option 'treshold'"),
+        ("options", {"step": "onnx:age"}, "its part onnx:age: model 'onnx:age': unknown scheme 'onnx'"),
+        ("files", {"step": "local:age.onnx"}, "its part local:age.onnx: there is no "),
+        (
+            "files",
+            {"of": '{ model = "tiles:", options = { of = "local:a.onnx", size = 9 } }'},
+            "its part tiles:: its part local:a.onnx: there is no ",
+        ),
+    ],
+)
+def test_parts_of_models_are_looked_at(tmp_path, check, part, said):
+    more = PARTS.format(**{"of": '"face"', "step": "opencv:face", "options": "", **part})
+    found = examined(written(tmp_path, AWAY, more=more), adapters=True)
+    assert failed(found) == {f"models.{check} whole"}
+    assert said in found[f"models.{check} whole"]
+
+
+def test_parts_that_are_well(tmp_path):
+    more = PARTS.format(of='"face"', step="opencv:face", options="eyes = false")
+    found = examined(written(tmp_path, AWAY, more=more), adapters=True)
+    assert failed(found) == set()
+    assert found.state("models.files whole") == "ok"
+
+
 @pytest.mark.parametrize(("name", "said"), [("nope.toml", "cannot be read"), ("coco-80", "is a vocabulary only")])
 def test_label_maps(tmp_path, name, said):
     found = of(tmp_path, "opencv:face", model=f'label_map = "{name}"')
