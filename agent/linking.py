@@ -14,8 +14,9 @@ from agent.cvat.frames import ChunkFrames
 from agent.cvat.session import Session
 from agent.cvat.uploads import untouched
 from agent.cvat.work import JobWork, TaskWork
-from agent.errors import BadRequest, ModelError, RequestCancelled
+from agent.errors import BadRequest, RequestCancelled
 from agent.ledger import Ledger
+from agent.models import wrong_kind
 from agent.surroundings import ReadyModel, Surroundings
 from agent.tracks.encode import encode_track
 from agent.tracks.gather import gather
@@ -116,8 +117,7 @@ def _described(
 ) -> list[Sighting]:
     """The sightings with what the reidentifier says of their looks; a frame that cannot be read has none."""
     if model.loaded.kind != "reid":
-        what = f"{model.loaded.reference}: it is a model of the kind {model.loaded.kind}"
-        raise ModelError(f"{what}, allowed here: reid")
+        raise wrong_kind(str(model.loaded.reference), model.loaded.kind, "reid")
     by_frame: dict[int, list[Sighting]] = defaultdict(list)
     for sighting in sightings:
         by_frame[sighting.frame].append(sighting)

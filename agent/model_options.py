@@ -93,5 +93,6 @@ def _word(annotation: Any) -> str:
     if typing.get_origin(annotation) is typing.Literal:
         return " | ".join(repr(choice) for choice in typing.get_args(annotation))
     if typing.get_origin(annotation) in (list, tuple, Sequence):
-        return "a list of " + " or ".join(_word(choice) for choice in _flat(typing.get_args(annotation)))
+        items = [_word(choice) for choice in _flat(typing.get_args(annotation)) if choice is not Any]
+        return f"a list of {' or '.join(items)}" if items else "a list"
     return str(getattr(annotation, "__name__", annotation))

@@ -19,7 +19,7 @@ from typing import Any
 
 from agent.contract import Detector, Interactor, Label, Reidentifier, Tracker, facts_of
 from agent.equalized import Equalized, wanted_method
-from agent.errors import ModelLoadFailed, ModelNotFound, SidecarError
+from agent.errors import ModelError, ModelLoadFailed, ModelNotFound, SidecarError
 from agent.model_options import check_options
 from agent.model_parts import SCHEMES
 
@@ -33,6 +33,13 @@ _BUILT_IN = {
     "roboflow": "adapters.roboflow",
 }
 _KINDS = {"detector": Detector, "interactor": Interactor, "tracker": Tracker, "reid": Reidentifier}
+_MENUS = "`serve` puts it into CVAT's menus"
+_USES = {
+    "detector": "`annotate` uses it",
+    "interactor": f"{_MENUS}, `enrich --gives mask` asks it about rectangles",
+    "tracker": _MENUS,
+    "reid": f"`enrich --gives identity` and `track --reid` use it, {_MENUS}",
+}
 _REFERENCE = re.compile(r"([A-Za-z][A-Za-z0-9_+-]*):(.*)", re.DOTALL)
 
 
@@ -68,6 +75,11 @@ class LoadedModel:
         """Lets the model free what it holds."""
         if callable(close := getattr(self.model, "close", None)):
             close()
+
+
+def wrong_kind(name: str, kind: str, allowed: str) -> ModelError:
+    """The error for a model that is none of the allowed kind; it tells what the model is good for."""
+    return ModelError(f"{name}: it is a model of the kind {kind}, allowed here: {allowed}; {_USES.get(kind, _MENUS)}")
 
 
 def parse_reference(text: str) -> ModelReference:

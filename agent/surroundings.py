@@ -12,10 +12,9 @@ from typing import Protocol
 from agent.compose.named import open_named
 from agent.config import ServerSettings
 from agent.cvat.session import Session, open_session
-from agent.errors import ModelError
 from agent.host import Host
 from agent.lease import Lease, LocalLease
-from agent.models import LoadedModel
+from agent.models import LoadedModel, wrong_kind
 from agent.options import Options
 from agent.plan import Plan
 from agent.report import RunReport
@@ -85,7 +84,7 @@ class Surroundings:
         """The run's model; ModelError for one of another kind."""
         with self.borrow(options) as ready:
             if (kind := ready.loaded.kind) != "detector":
-                raise ModelError(f"{options.model}: it is a model of the kind {kind}, allowed here: detector")
+                raise wrong_kind(options.model, kind, "detector")
             yield ready
 
     def the_lease(self) -> Lease:

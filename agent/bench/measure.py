@@ -48,6 +48,8 @@ class BenchResult:
     frames_per_second: float = 0.0
     """Of the model alone, without download and decoding."""
     failed: int = 0
+    why_failed: str = ""
+    """What the model said of the last of these frames."""
 
 
 def measure(
@@ -60,7 +62,7 @@ def measure(
     """Runs the model over the frames and holds what it finds against the truth. The first batch warms the model up."""
     sizes: dict[int, tuple[int, int]] = {}
     found: list[dict[str, Any]] = []
-    counted, failed = 0, 0
+    counted, failed, why = 0, 0, ""
     context = Context(LOWEST, frozenset(match.targets))
     with Host(loaded.model, batch_size=batch_size or loaded.batch_size, name="bench") as host:
         readable = (frame for frame in frames if isinstance(frame, Frame))
@@ -73,7 +75,7 @@ def measure(
             for frame, seen in zip(batch, check_predictions(predictions, batch, loaded.labels), strict=True):
                 sizes[frame.index] = (frame.width, frame.height)
                 if isinstance(seen, BadPrediction):
-                    failed += 1
+                    failed, why = failed + 1, str(seen)
                     continue
                 for detection in seen:
                     if detection.shape is not None and (target := match.targets.get(detection.label)) is not None:
@@ -85,7 +87,7 @@ def measure(
         raise BadRequest("bench: none of the frames could be read")
     result = _evaluated(found, truth, sizes)
     result.frames_per_second = counted / busy if busy and counted else 0.0
-    result.failed = failed
+    result.failed, result.why_failed = failed, why
     return result
 
 

@@ -14,10 +14,11 @@ from agent.cvat.annotations_api import get_annotations
 from agent.cvat.frames import ChunkFrames
 from agent.cvat.session import open_session
 from agent.cvat.work import find_work
-from agent.errors import BadRequest, ModelError
+from agent.errors import BadRequest
 from agent.label_map import load_label_map
 from agent.labels import match_labels
 from agent.memory import resident_bytes
+from agent.models import wrong_kind
 from agent.options import Target
 from agent.service_config import load_models
 
@@ -51,7 +52,7 @@ def bench_models(
             loaded = open_named(reference, models, device=device)
             try:
                 if loaded.kind != "detector":
-                    raise ModelError(f"{reference}: it is a model of the kind {loaded.kind}, allowed here: detector")
+                    raise wrong_kind(reference, loaded.kind, "detector")
                 match = match_labels(loaded.labels, work.labels, label_map=mapping)
                 with ChunkFrames(session, quality=quality) as source:
                     result = measure(loaded, source.read(places), truth, match)

@@ -32,15 +32,21 @@ def show(reference: str, params: tuple[str, ...], device: str, all_labels: bool,
     from agent.compose.named import open_named
     from agent.service_config import load_models
 
-    loaded = open_named(reference, load_models(config), device=device, options=model_params(params))
-    rows = {"model": str(loaded.reference), "kind": loaded.kind, **loaded.facts}
-    rows |= {"batch size": str(loaded.batch_size), "threshold": f"{loaded.default_threshold:g}"}
+    models = load_models(config)
+    settings = next((one for one in models if one.id == reference), None)
+    loaded = open_named(reference, models, device=device, options=model_params(params))
+    rows = {"model": str(loaded.reference), "kind": loaded.kind, **loaded.facts, "batch size": str(loaded.batch_size)}
+    if loaded.labels:
+        own = f"{loaded.default_threshold:g}"
+        named = settings.threshold if settings is not None else None
+        rows["threshold"] = own if named is None else f"{named:g} by {config}, {own} by itself"
     width = max(map(len, rows)) + 2
     for name, value in rows.items():
         click.echo(f"{name:<{width}}{value}")
     names = [label.name if label.type == "any" else f"{label.name} ({label.type})" for label in loaded.labels]
     shown = names if all_labels or len(names) <= 12 else [*names[:10], f"… and {len(names) - 10} more (--all-labels)"]
-    click.echo(f"{'labels':<{width}}{len(names)}: {', '.join(shown)}")
+    if names:
+        click.echo(f"{'labels':<{width}}{len(names)}: {', '.join(shown)}")
     loaded.close()
 
 
@@ -91,3 +97,6 @@ def bench(
     for label in sorted({name for row in rows for name in row["by_label"]}):
         shown = "  ".join(f"{row['by_label'].get(label, 0.0):20.3f}" for row in rows)
         click.echo(f"  {label:<{max(12, width)}}  {shown}")
+    for row in rows:
+        if row["failed"]:
+            click.echo(f"{row['model']}: it failed on {row['failed']} of {row['frames']} frames: {row['why_failed']}")

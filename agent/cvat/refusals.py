@@ -21,7 +21,10 @@ LONGEST = 300
 def refusal(status: int, content_type: str, content: bytes) -> str:
     """`status: what the server said; what it means`."""
     said = _said(content_type, content)
-    parts = [part for part in (said, HINTS.get(status)) if part]
+    hint = HINTS.get(status)
+    if hint:
+        said = said.rstrip(".")
+    parts = [part for part in (said, hint) if part]
     return f"status {status}" + (f": {'; '.join(parts)}" if parts else "")
 
 
@@ -44,7 +47,9 @@ def _flat(value: Any) -> str:
     if isinstance(value, dict):
         if set(value) == {"detail"}:
             return _flat(value["detail"])
-        return ", ".join(f"{name}: {_flat(inner)}" for name, inner in value.items() if inner not in ({}, [], ""))
+        told = {name: _flat(inner) for name, inner in value.items() if inner not in ({}, [], "")}
+        # The name that the server gives to what concerns no field means nothing to a person.
+        return ", ".join(text if name == "non_field_errors" else f"{name}: {text}" for name, text in told.items())
     if isinstance(value, list):
         return ", ".join(_flat(inner) for inner in value if inner not in ({}, [], ""))
     return str(value)

@@ -117,10 +117,23 @@ def _nothing(session: Session, target: Target) -> BadRequest:
     except ServerRefused as error:
         if error.status == 403:
             return BadRequest(f"{target}: this user has no job in it")
+        if target.kind == "task" and error.status == 404 and (job := _job_of_that_number(session, target.id)):
+            raise ServerRefused(
+                f"{error}; did you mean --job {target.id}, of task {job['task_id']}?", status=404
+            ) from None
         raise
     if target.kind == "task" and not found.get("size"):
         return BadRequest(f"{target}: it has no data yet")
     return BadRequest(f"{target}: it has no annotation jobs (ground truth jobs count if --ground-truth is given)")
+
+
+def _job_of_that_number(session: Session, number: int) -> dict[str, Any] | None:
+    """CVAT's pages show the numbers of a task and of its jobs side by side: one is easily taken for the other."""
+    try:
+        found: dict[str, Any] = session.request("GET", f"/api/jobs/{number}").json()
+    except ServerRefused:
+        return None
+    return found
 
 
 def _with_pictures(rows: list[dict[str, Any]], target: Target) -> list[dict[str, Any]]:

@@ -78,6 +78,15 @@ def test_what_does_not_exist_is_told(sandbox, target, said, capsys):
     assert said in capsys.readouterr().err
 
 
+def test_a_jobs_number_in_place_of_its_tasks_is_noticed(sandbox, session, capsys):
+    task = make_image_task(session, count=4, segment_size=1)
+    (work,) = find_work(session, Target("task", task))
+    job = work.jobs[-1].id
+    assert job != task
+    assert run(sandbox, "annotate", "--task", job) == 3
+    assert f"did you mean --job {job}, of task {task}?" in capsys.readouterr().err
+
+
 def test_a_task_without_data_is_told(session):
     task = session.request("POST", "/api/tasks", body={"name": "empty", "labels": []}).json()["id"]
     with pytest.raises(BadRequest, match="no data yet"):

@@ -66,6 +66,20 @@ class TestLabelsMatch:
         assert run("labels", "match", "--task", task, "--model", "opencv:face", *server) == 2
         assert "--map" in capsys.readouterr().err
 
+    def test_what_does_not_fit_is_shown_before_it_ends(self, sandbox, session, capsys):
+        task = make_image_task(session, count=1, labels=[{"name": "face", "type": "mask"}])
+        server = ("--server-host", sandbox.url, "--auth", "bot:secret")
+        assert run("labels", "match", "--task", task, "--model", "opencv:face", *server) == 2
+        said = capsys.readouterr()
+        assert "face  dropped: the model gives 'face' as rectangle, the task takes 'face' as mask" in said.out
+        assert "a `chain:` makes a mask of each rectangle" in said.err
+
+    def test_a_model_without_labels_is_told(self, sandbox, session, capsys):
+        task = make_image_task(session, count=1, labels=[{"name": "face"}])
+        server = ("--server-host", sandbox.url, "--auth", "bot:secret")
+        assert run("labels", "match", "--task", task, "--model", "opencv:grabcut", *server) == 4
+        assert "a model of the kind interactor, which has no labels" in capsys.readouterr().err
+
     def test_a_request_mapping_shows(self, sandbox, session, capsys):
         task = make_image_task(session, count=1, labels=[{"name": "lorry"}])
         server = ("--server-host", sandbox.url, "--auth", "bot:secret")
@@ -101,6 +115,25 @@ class TestModelsShow:
         said = capsys.readouterr().err
         assert said.startswith("Error: ")
         assert said.count("\n") == 1
+
+    def test_the_threshold_of_service_toml_is_told_beside_the_models_own(self, tmp_path, capsys):
+        config = tmp_path / "service.toml"
+        config.write_text('[[models]]\nid = "faces"\nmodel = "opencv:face"\nthreshold = 0.85\n')
+        assert run("models", "show", "faces", "--config", config) == 0
+        assert f"threshold   0.85 by {config}, " in " ".join(capsys.readouterr().out.split(" "))
+
+    def test_a_model_without_labels_has_no_line_for_them(self, capsys):
+        assert run("models", "show", "opencv:grabcut") == 0
+        printed = capsys.readouterr().out
+        assert "interactor" in printed
+        assert "labels" not in printed
+        assert "threshold" not in printed
+
+    def test_an_id_that_is_not_there_is_guessed(self, tmp_path, capsys):
+        config = tmp_path / "service.toml"
+        config.write_text('[[models]]\nid = "faces"\nmodel = "opencv:face"\n')
+        assert run("models", "show", "fases", "--config", config) == 4
+        assert "did you mean 'faces'?" in capsys.readouterr().err
 
     def test_a_wrong_option_is_exit_2(self, capsys):
         assert run("models", "show", "opencv:face", "-p", "size=3") == 2

@@ -115,3 +115,21 @@ def test_what_cannot_be_measured(sandbox, session, assets):
     ):
         with pytest.raises(Exception, match=message):
             bench(sandbox, *words)
+
+
+def test_why_a_model_failed_is_told(sandbox, session, tmp_path):
+    task = make_image_task(session, count=2, labels=[{"name": "thing"}])
+    (work,) = find_work(session, Target("task", task))
+    shape = {"type": "rectangle", "frame": 0, "label_id": work.labels[0].id, "points": [1, 1, 20, 20]}
+    create(session, work.jobs[0].id, {"tags": [], "shapes": [shape], "tracks": []})
+    function = tmp_path / "weak.py"
+    function.write_text(
+        "import cvat_sdk.auto_annotation as cvataa\n"
+        "spec = cvataa.DetectionFunctionSpec(labels=[cvataa.label_spec('thing', 0, type='rectangle')])\n"
+        "def detect(context, image):\n"
+        "    raise RuntimeError('this frame is too much for me')\n"
+    )
+    done = bench(sandbox, f"cvat:{function}", "--truth", work.jobs[0].id)
+    last = done.stdout.splitlines()[-1]
+    assert last.startswith(f"cvat:{function}: it failed on 2 of 2 frames: ")
+    assert "too much for me" in last

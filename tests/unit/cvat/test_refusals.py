@@ -14,7 +14,7 @@ PAGE = "<!doctype html>\n<html><head><title>502 Bad\n Gateway</title></head><bod
     ("payload", "said"),
     [
         ({"detail": "Invalid token."}, "Invalid token."),
-        ({"non_field_errors": ["Unable to log in with provided credentials."]}, "non_field_errors: Unable to log in"),
+        ({"non_field_errors": ["Unable to log in with provided credentials."]}, "status 400: Unable to log in"),
         (["label_id `1` is invalid"], "label_id `1` is invalid"),
         ("Incorrect requested frame number: 3", "Incorrect requested frame number: 3"),
         ({"shapes": [{"points": ["invalid length"]}]}, "shapes: points: invalid length"),
@@ -25,6 +25,11 @@ def test_json(payload, said):
     line = refusal(400, JSON, json.dumps(payload).encode())
     assert line.startswith("status 400: ")
     assert said in line
+
+
+def test_a_sentence_and_its_meaning_are_one_line():
+    line = refusal(404, JSON, b'{"detail": "No Task matches the given query."}')
+    assert line.startswith("status 404: No Task matches the given query; there is no such thing")
 
 
 def test_a_page_gives_its_title_and_what_the_status_means():
