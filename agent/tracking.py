@@ -1,124 +1,31 @@
-"""Shapes followed from frame to frame: what a tracker knows of each is kept on disk, under a name nobody can guess.
-
-CVAT carries a tracker's states to the browser and back with every frame; what it carries here are names. The states
-themselves stay in a SQLite file, so that they survive a restart; they expire as CVAT's own do.
-"""
+"""Shapes followed from frame to frame: begun once, then one step with each picture."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import secrets
-import sqlite3
-import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 from agent.contract import Frame, Shape
-from agent.errors import BadPrediction, BadRequest, ConfigError, ModelError
+from agent.errors import BadPrediction, BadRequest, ModelError
 from agent.host import INTERACTIVE
 from agent.pool import HostedModel
+from agent.track_states import LIFETIME, Kept, TrackStates
+
+__all__ = ["LIFETIME", "Followed", "TrackStates", "begin_tracking", "follow"]
 
 T = TypeVar("T")
 
-LIFETIME = 8 * 3600.0
-"""Seconds without use after which a state is forgotten: CVAT's own limit."""
-LIMIT = 2**30
-"""Bytes of states; those unused for longest go first."""
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS states (
-    name TEXT PRIMARY KEY, scope TEXT NOT NULL, used REAL NOT NULL, size INTEGER NOT NULL, state BLOB NOT NULL);
-CREATE INDEX IF NOT EXISTS states_used ON states (used);
-"""
+class StateRefused(BadPrediction):
+    """The model cannot read a state that it has given: it was another version of it, or a process that has ended."""
 
-
-class TrackStates:
-    """The states of all trackers, by name. Threads and processes may share the file.
-
-    ConfigError where it cannot be used.
-    """
-
-    def __init__(self, file: Path, *, clock: Callable[[], float] = time.time, limit: int = LIMIT) -> None:
-        self._clock, self._limit = clock, limit
-        self._lock = threading.Lock()
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            self._db = _open(file)
-        except (OSError, sqlite3.Error) as error:
-            raise ConfigError(f"tracking states: cannot use {file}: {error}") from error
-
-    def add(self, scope: str, states: Sequence[bytes]) -> list[str]:
-        """Names for new states. `scope` is what they are good for: the model, its version, the task, the size."""
-        names = [secrets.token_urlsafe(18) for _ in states]
-        self._write([(name, scope, state) for name, state in zip(names, states, strict=True)])
-        return names
-
-    def get(self, scope: str, names: Sequence[str]) -> list[bytes]:
-        """The states of these names; BadRequest for one that is unknown, expired, or of something else."""
-        oldest, found = self._clock() - LIFETIME, []
-        with self._lock, closing(self._db.cursor()) as db:
-            for name in names:
-                row = db.execute("SELECT scope, used, state FROM states WHERE name = ?", (name,)).fetchone()
-                if row is None or row[1] < oldest:
-                    raise BadRequest("tracker state: it is unknown or has expired; begin the track again")
-                if row[0] != scope:
-                    raise BadRequest("tracker state: it belongs to another task, picture size or model")
-                found.append(row[2])
-        return found
-
-    def put(self, scope: str, states: Mapping[str, bytes]) -> None:
-        """The next states of these names."""
-        self._write([(name, scope, state) for name, state in states.items()])
-
-    def sweep(self) -> int:
-        """Forgets what has expired, and the oldest while there is too much; how many went."""
-        with self._lock, closing(self._db.cursor()) as db:
-            gone = db.execute("DELETE FROM states WHERE used < ?", (self._clock() - LIFETIME,)).rowcount
-            (total,) = db.execute("SELECT coalesce(sum(size), 0) FROM states").fetchone()
-            if total <= self._limit:
-                return gone
-            for name, size in db.execute("SELECT name, size FROM states ORDER BY used").fetchall():
-                db.execute("DELETE FROM states WHERE name = ?", (name,))
-                gone, total = gone + 1, total - size
-                if total <= self._limit:
-                    break
-            return gone
-
-    def close(self) -> None:
-        with self._lock:
-            self._db.close()
-
-    def _write(self, rows: Sequence[tuple[str, str, bytes]]) -> None:
-        now = self._clock()
-        with self._lock, closing(self._db.cursor()) as db:
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                db.executemany(
-                    "INSERT OR REPLACE INTO states (name, scope, used, size, state) VALUES (?, ?, ?, ?, ?)",
-                    [(name, scope, now, len(state), state) for name, scope, state in rows],
-                )
-                db.execute("COMMIT")
-            except BaseException:
-                db.execute("ROLLBACK")
-                raise
-
-
-def _open(file: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(file, timeout=30, check_same_thread=False, isolation_level=None)
-    try:
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = NORMAL")
-        db.executescript(_SCHEMA)
-    except BaseException:
-        db.close()
-        raise
-    return db
+    @property
+    def public(self) -> str:
+        return "tracker state: the model cannot go on with it; begin the track again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,25 +60,46 @@ def begin_tracking(
 
 
 def follow(
-    hosted: HostedModel, states: TrackStates, frame: Frame, names: Sequence[str], about: str
+    hosted: HostedModel, states: TrackStates, frame: Frame, names: Sequence[str], about: str, seen: str
 ) -> Future[Followed]:
     """Where the shapes are on this frame; the names stay good for the next one.
 
+    `seen` tells this picture from others of the track. Asked again for the picture of the last step (the answer was
+    lost, or the request given to another agent), the answer is the one of the first time, and no state moves on.
     BadRequest at once for a name that is unknown or of something else.
     """
-    model, scope = hosted.loaded.model, _scope(hosted, frame, about)
-    known = states.get(scope, names)
+    scope = _scope(hosted, frame, about)
+    states.get(scope, names)
 
     def work() -> Followed:
-        found = _guarded(hosted, lambda: list(model.follow(frame, known)))
-        if len(found) != len(known):
-            raise BadPrediction(f"{hosted.id}: the model gave {len(found)} shapes for {len(known)} states")
-        allowed = f"a state of bytes with a shape ({', '.join(model.shape_types)}) or None, for each"
-        _hold_to(all(_is_followed(one, model.shape_types) for one in found), hosted, allowed, found)
-        states.put(scope, {name: state for name, (state, _) in zip(names, found, strict=True)})
-        return Followed(list(names), [shape for _, shape in found])
+        # Looked up again: the same question may have been answered while this one waited for its turn.
+        known = dict(zip(names, states.get(scope, names), strict=True))
+        new = {name: kept for name, kept in known.items() if kept.seen != seen}
+        if new:
+            found = _followed(hosted, frame, list(new.values()))
+            taken = {name: (kept, *one) for (name, kept), one in zip(new.items(), found, strict=True)}
+            known |= states.step(scope, seen, taken)
+        return Followed(list(names), [known[name].answer for name in names])
 
     return hosted.host.call(work, INTERACTIVE)
+
+
+def _followed(hosted: HostedModel, frame: Frame, known: Sequence[Kept]) -> list[tuple[bytes, Shape | None]]:
+    """The next states, and where the shapes are on the frame. BadPrediction for what is no such answer."""
+    model = hosted.loaded.model
+
+    def ask() -> list[Any]:
+        try:
+            return list(model.follow(frame, [kept.state for kept in known]))
+        except ValueError as error:  # as the contract has it
+            raise StateRefused(f"{hosted.id}: the model refuses a state: {error}") from error
+
+    found = _guarded(hosted, ask)
+    if len(found) != len(known):
+        raise BadPrediction(f"{hosted.id}: the model gave {len(found)} shapes for {len(known)} states")
+    allowed = f"a state of bytes with a shape ({', '.join(model.shape_types)}) or None, for each"
+    _hold_to(all(_is_followed(one, model.shape_types) for one in found), hosted, allowed, found)
+    return [(state, shape) for state, shape in found]
 
 
 def _scope(hosted: HostedModel, frame: Frame, about: str) -> str:

@@ -392,6 +392,21 @@ def test_direct_mode_calls_each_model_at_its_own_port():
         assert stage.http.post("/", content=json.dumps({})).status_code == 400
 
 
+def test_a_step_of_a_tracker_that_is_asked_again_is_taken_once():
+    """The answer was lost on its way to CVAT, or to the browser."""
+    follower, pictures = Follower(), [image_of(picture_bytes(number)) for number in range(3)]
+    box = [{"type": "rectangle", "points": [10, 20, 30, 40]}]
+    with staged({"follower": follower}) as stage:
+        begun = stage.call("follower", {"image": pictures[0], "shapes": box, "states": []}).json()
+        step = {"image": pictures[1], "shapes": [None], "states": begun["states"]}
+        answers = [stage.call("follower", step) for _ in range(3)]
+        assert {answer.content for answer in answers} == {answers[0].content}
+        assert answers[0].json()["shapes"] == [{"type": "rectangle", "points": [11, 21, 31, 41]}]
+        after = stage.call("follower", {**step, "image": pictures[2], "states": answers[0].json()["states"]}).json()
+        assert after["shapes"] == [{"type": "rectangle", "points": [12, 22, 32, 42]}]
+        assert len(follower.frames) == 3
+
+
 def test_a_models_label_map_names_its_labels(tmp_path):
     good, bad = tmp_path / "map.toml", tmp_path / "bad.toml"
     good.write_text('[labels]\nany = "object"\ncolourful = false\n')

@@ -1,3 +1,4 @@
+import contextlib
 import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -5,13 +6,26 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from agent.contract import Frame, Points, Polygon, Rectangle
+from agent.contract import (
+    Cuboid,
+    Ellipse,
+    Frame,
+    Keypoint,
+    Mask,
+    Points,
+    Polygon,
+    Polyline,
+    Rectangle,
+    Skeleton,
+)
 from agent.errors import BadPrediction, BadRequest, ConfigError, ModelError
 from agent.host import Host
 from agent.models import LoadedModel, ModelReference
 from agent.pool import HostedModel
 from agent.service_config import ModelSettings
-from agent.tracking import LIFETIME, TrackStates, begin_tracking, follow
+from agent.track_states import Kept
+from agent.tracking import LIFETIME, TrackStates, begin_tracking
+from agent.tracking import follow as follow_on
 
 
 def frame(number=0, size=(8, 6)):
@@ -30,15 +44,24 @@ def states(tmp_path, now):
     states.close()
 
 
+def kept(states, scope, names):
+    return [one.state for one in states.get(scope, names)]
+
+
+def put(states, scope, name, state, seen="a picture"):
+    (before,) = states.get(scope, [name])
+    return states.step(scope, seen, {name: (before, state, None)})
+
+
 class TestStates:
     def test_are_found_under_their_names(self, states):
         names = states.add("here", [b"one", b"two", b""])
         assert len(set(names)) == 3
-        assert states.get("here", names[::-1]) == [b"", b"two", b"one"]
+        assert kept(states, "here", names[::-1]) == [b"", b"two", b"one"]
         assert states.get("here", []) == []
         assert states.add("here", []) == []
-        states.put("here", {names[0]: b"next"})
-        assert states.get("here", names[:2]) == [b"next", b"two"]
+        put(states, "here", names[0], b"next")
+        assert kept(states, "here", names[:2]) == [b"next", b"two"]
 
     def test_names_cannot_be_guessed(self, states):
         names = states.add("here", [b"x"] * 50)
@@ -60,12 +83,12 @@ class TestStates:
     def test_expire_without_use(self, states, now):
         old, used = states.add("here", [b"old", b"used"])
         now[0] += LIFETIME - 1
-        assert states.get("here", [old, used]) == [b"old", b"used"]
-        states.put("here", {used: b"used"})
+        assert kept(states, "here", [old, used]) == [b"old", b"used"]
+        put(states, "here", used, b"used")
         now[0] += 2
         with pytest.raises(BadRequest, match="expired"):
             states.get("here", [old])
-        assert states.get("here", [used]) == [b"used"]
+        assert kept(states, "here", [used]) == [b"used"]
         assert states.sweep() == 1
         assert states.sweep() == 0
         now[0] += LIFETIME
@@ -85,23 +108,87 @@ class TestStates:
         (name,) = states.add("here", [bytes(range(256))])
         states.close()
         again = TrackStates(tmp_path / "deep" / "tracks.sqlite3", clock=lambda: now[0])
-        assert again.get("here", [name]) == [bytes(range(256))]
+        assert kept(again, "here", [name]) == [bytes(range(256))]
         again.close()
 
     def test_other_processes_see_them_too(self, tmp_path, states, now):
         other = TrackStates(tmp_path / "deep" / "tracks.sqlite3", clock=lambda: now[0])
         (name,) = states.add("here", [b"x"])
-        assert other.get("here", [name]) == [b"x"]
-        other.put("here", {name: b"y"})
-        assert states.get("here", [name]) == [b"y"]
+        assert kept(other, "here", [name]) == [b"x"]
+        put(other, "here", name, b"y")
+        assert kept(states, "here", [name]) == [b"y"]
         other.close()
+
+    def test_of_two_who_take_the_same_step_the_first_counts(self, tmp_path, states, now):
+        other = TrackStates(tmp_path / "deep" / "tracks.sqlite3", clock=lambda: now[0])
+        (name,) = states.add("here", [b"x"])
+        (before,) = states.get("here", [name])
+        first, late = Rectangle(1, 2, 3, 4), Rectangle(5, 6, 7, 8)
+        assert other.step("here", "5", {name: (before, b"y", first)})[name].answer == first
+        assert states.step("here", "5", {name: (before, b"late", late)})[name].answer == first
+        assert (kept(states, "here", [name]), states.get("here", [name])[0].answer) == ([b"y"], first)
+        # Somebody who follows it on another picture meanwhile has asked for something else.
+        assert states.step("here", "6", {name: (before, b"z", late)})[name].answer == late
+        other.close()
+
+    def test_of_another_folder_are_told_from_those_that_have_expired(self, tmp_path, states):
+        elsewhere = TrackStates(tmp_path / "elsewhere" / "tracks.sqlite3")
+        (name,) = elsewhere.add("here", [b"x"])
+        with pytest.raises(BadRequest, match="begun at another sidecar, which does not share its state folder"):
+            states.get("here", [name])
+        assert kept(elsewhere, "here", [name]) == [b"x"]
+        elsewhere.close()
+
+    def test_a_file_of_old_is_taken_over(self, tmp_path, now):
+        file = tmp_path / "tracks.sqlite3"
+        with contextlib.closing(sqlite3.connect(file)) as db:
+            db.execute(
+                "CREATE TABLE states (name TEXT PRIMARY KEY, scope TEXT NOT NULL, used REAL NOT NULL,"
+                " size INTEGER NOT NULL, state BLOB NOT NULL)"
+            )
+            db.execute("INSERT INTO states VALUES ('old', 'here', ?, 1, ?)", (now[0], b"x"))
+            db.commit()
+        states = TrackStates(file, clock=lambda: now[0])
+        assert kept(states, "here", ["old"]) == [b"x"]
+        put(states, "here", "old", b"y")
+        assert kept(states, "here", ["old"]) == [b"y"]
+        states.close()
+
+    @pytest.mark.parametrize(
+        "shape",
+        [
+            None,
+            Rectangle(0.1, 2, 1 / 3, 4, 12.5),
+            Ellipse(1, 2, 3, 4, 5),
+            Polygon((0, 0, 1.7, 1, 2, 0)),
+            Polyline((0, 0, 1, 1)),
+            Points((float("inf"), 3)),
+            Cuboid(tuple(map(float, range(16)))),
+            Skeleton((Keypoint("head", 1, 2, occluded=True), Keypoint("foot", 3, 4, True, False, {"size": "9"}))),
+        ],
+        ids=lambda shape: getattr(shape, "type", "none"),
+    )
+    def test_an_answer_is_kept_to_the_last_digit(self, states, shape):
+        (name,) = states.add("here", [b"x"])
+        (before,) = states.get("here", [name])
+        states.step("here", "5", {name: (before, b"y", shape)})
+        assert states.get("here", [name]) == [Kept(b"y", 1, "5", shape)]
+
+    def test_a_mask_is_kept_to_the_last_pixel(self, states):
+        bitmap = np.random.default_rng(3).random((7, 5)) > 0.5
+        (name,) = states.add("here", [b"x"])
+        (before,) = states.get("here", [name])
+        states.step("here", "5", {name: (before, b"y", Mask(bitmap, 3, 4))})
+        found = states.get("here", [name])[0].answer
+        assert (found.left, found.top, found.bitmap.tolist()) == (3, 4, bitmap.tolist())
 
     def test_all_or_nothing(self, states):
         (name,) = states.add("here", [b"x"])
+        (before,) = states.get("here", [name])
         with pytest.raises((sqlite3.Error, TypeError)):
-            states.put("here", {name: b"y", "other": object()})
-        assert states.get("here", [name]) == [b"x"]
-        states.put("here", {name: b"z"})
+            states.step("here", "5", {name: (before, b"y", None), "other": (before, object(), None)})
+        assert kept(states, "here", [name]) == [b"x"]
+        put(states, "here", name, b"z")
 
     def test_a_file_that_cannot_be_used_is_one_line(self, tmp_path):
         (tmp_path / "broken.sqlite3").write_bytes(b"this is no database" * 100)
@@ -114,8 +201,9 @@ class TestStates:
         def work(seed):
             for number in range(25):
                 names = states.add(f"{seed}", [b"%d" % number] * 3)
-                states.put(f"{seed}", dict.fromkeys(names, b"next"))
-                assert states.get(f"{seed}", names) == [b"next"] * 3
+                for name in names:
+                    put(states, f"{seed}", name, b"next")
+                assert kept(states, f"{seed}", names) == [b"next"] * 3
                 if number % 10 == 0:
                     states.sweep()
 
@@ -169,6 +257,10 @@ def hosted(model):
 BOX = Rectangle(3, 0, 5, 2)
 
 
+def follow(hosted, states, frame, names, about):
+    return follow_on(hosted, states, frame, names, about, f"frame {frame.index}")
+
+
 class TestFollowing:
     def test_a_shape_is_followed_until_it_is_lost_and_names_stay(self, hosted, states):
         put = hosted()
@@ -188,6 +280,29 @@ class TestFollowing:
         assert [shape.left for shape in found.shapes] == [2, 4]
         found = follow(put, states, frame(1), [two], "task 4").result(5)
         assert [shape.left for shape in found.shapes] == [1]
+
+    def test_a_repetition_gets_the_same_answer_and_no_state_moves_on(self, hosted, states, model):
+        put = hosted()
+        names = begin_tracking(put, states, frame(), [BOX, Rectangle(0, 0, 2, 2)], "task 4").result(5)
+        first = follow(put, states, frame(1), names, "task 4").result(5)
+        assert follow(put, states, frame(1), names, "task 4").result(5) == first
+        assert follow(put, states, frame(1), names[::-1], "task 4").result(5).shapes == first.shapes[::-1]
+        assert len(model.followed) == 1
+        # Of several, those that are new on this picture are followed.
+        (third,) = begin_tracking(put, states, frame(), [Rectangle(5, 0, 7, 2)], "task 4").result(5)
+        found = follow(put, states, frame(1), [names[0], third], "task 4").result(5)
+        assert [shape.left for shape in found.shapes] == [4, 6]
+        assert model.followed[1:] == [(1, [b"5"])]
+        assert [s.left for s in follow(put, states, frame(2), names, "task 4").result(5).shapes] == [5, 2]
+
+    def test_a_repetition_that_comes_while_the_first_is_at_work_waits_for_its_answer(self, hosted, states, model):
+        put, gate = hosted(), threading.Event()
+        names = begin_tracking(put, states, frame(), [BOX], "task 4").result(5)
+        put.host.call(lambda: gate.wait(10))
+        both = [follow(put, states, frame(1), names, "task 4") for _ in range(2)]
+        gate.set()
+        assert [[shape.left for shape in one.result(5).shapes] for one in both] == [[4], [4]]
+        assert len(model.followed) == 1
 
     def test_nothing_is_nothing(self, hosted, states):
         put = hosted()

@@ -66,7 +66,8 @@ class Answering:
             return write_masks(call.wait(found, request), (frame.width, frame.height))
 
     def _track(self, hosted: HostedModel, payload: Payload, call: Call, megapixels: float) -> bytes:
-        tracking = Tracking(hosted, self.shared.track_states, payload.picture(megapixels).frame)
+        picture = payload.picture(megapixels)
+        tracking = Tracking(hosted, self.shared.track_states, picture.frame, picture.digest)
         ask = tracking.read(payload)
         with self._begin("track", hosted) as request:
             return ask(call, request)

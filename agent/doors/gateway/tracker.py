@@ -40,6 +40,8 @@ class Tracking:
     hosted: HostedModel
     states: TrackStates
     frame: Frame
+    digest: str
+    """Names the picture's bytes: a call that is repeated brings the same."""
 
     def read(self, payload: Payload) -> Ask:
         """What is to be done: following where there are states, else beginning. Refused where it cannot be told."""
@@ -64,7 +66,7 @@ class Tracking:
         return _written(sent, states)
 
     def _follow(self, sent: Sequence[Any], names: Sequence[str], call: Call, request: Request) -> bytes:
-        followed = call.wait(follow(self.hosted, self.states, self.frame, names, ABOUT), request)
+        followed = call.wait(follow(self.hosted, self.states, self.frame, names, ABOUT, self.digest), request)
         shapes = [
             self._seen(shape, isinstance(state, dict)) for shape, state in zip(followed.shapes, sent, strict=True)
         ]

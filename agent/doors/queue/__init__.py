@@ -1,6 +1,6 @@
 """Requests of the agent queue of CVAT Online and Enterprise.
 
-Reading order: door, server (one function), promise, reach, held (one request); then what is asked: detection, prompting.
+Reading order: door, server (one function), promise, reach; held (one request); then detection, prompting.
 """
 
 from agent.doors.queue.door import QueueDoor

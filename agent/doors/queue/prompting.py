@@ -56,10 +56,11 @@ def begin(
 def track(
     wanted: Track, lend: Lend, tasks: TaskCache, frames: FrameCache, states: TrackStates, lease: HeldLease
 ) -> Mapping[str, Any]:
-    """Where shapes are on another frame; their states keep their names."""
+    """Where shapes are on another frame; their states keep their names. A repetition gets the same answer."""
     with lend() as hosted:
         frame = _frame(wanted.task, wanted.frame, tasks, frames).frame
-        found = lease.result(follow(hosted, states, frame, wanted.states, f"task {wanted.task}"))
+        about, seen = f"task {wanted.task}", f"frame {wanted.frame}"
+        found = lease.result(follow(hosted, states, frame, wanted.states, about, seen))
         shapes = [None if shape is None or _is_empty(shape) else _written(hosted.id, shape) for shape in found.shapes]
         return {"states": found.names, "shapes": shapes}
 
