@@ -7,7 +7,10 @@ from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
+import simplejpeg
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+from agent.cvat.buffers import BUFFERS
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -60,17 +63,17 @@ def decode_picture(
 
 
 def _quick_jpeg(picture: Image.Image, content: bytes) -> NDArray[np.uint8] | None:
-    """A plain JPEG by OpenCV, which gives the same pixels as Pillow in two thirds of the time; None for other files.
-
-    OpenCV fills up what is missing of a file that was cut short, so only whole ones are given to it.
+    """A plain JPEG by libjpeg-turbo, right into memory that was used before: the pixels that Pillow gives, in less than
+    half of the time. None for other files, and for damaged ones, which Pillow may still read.
     """
-    whole = content.rfind(b"\xff\xd9", len(content) - 64) >= 0
-    if picture.format != "JPEG" or picture.mode != "RGB" or not whole or picture.getexif().get(ORIENTATION, 1) != 1:
+    if picture.format != "JPEG" or picture.mode != "RGB" or picture.getexif().get(ORIENTATION, 1) != 1:
         return None
-    import cv2
-
-    found = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB)
-    return found if found is not None and found.shape[:2] == (picture.height, picture.width) else None
+    pixels = BUFFERS.empty(picture.height, picture.width)
+    try:
+        found: NDArray[np.uint8] = simplejpeg.decode_jpeg(content, buffer=pixels)
+    except ValueError:
+        return None
+    return found if found.shape == pixels.shape else None
 
 
 def _fitted(image: NDArray[np.uint8], size: Size | None) -> NDArray[np.uint8]:
@@ -136,5 +139,8 @@ def _pixels(frame: VideoFrame, size: Size | None) -> NDArray[np.uint8]:
     if size is not None and size != (frame.width, frame.height):
         _check_shape((frame.width, frame.height), size)
         frame = frame.reformat(width=size[0], height=size[1], format="rgb24")
-    pixels: NDArray[np.uint8] = frame.to_ndarray(format="rgb24")  # type: ignore[assignment]
+    (plane,) = frame.reformat(format="rgb24").planes
+    rows = np.frombuffer(plane, np.uint8).reshape(frame.height, plane.line_size)
+    pixels = BUFFERS.empty(frame.height, frame.width)
+    pixels[:] = rows[:, : 3 * frame.width].reshape(pixels.shape)
     return pixels

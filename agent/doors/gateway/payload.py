@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
 import hashlib
 import json
@@ -12,6 +11,7 @@ from functools import cache, cached_property
 from typing import Any, NoReturn
 
 import numpy as np
+import pybase64
 from PIL import Image
 
 from agent.contract import Frame, Rectangle
@@ -90,7 +90,7 @@ class Payload:
         if not isinstance(text, str) or not text:
             _refuse(name, text, "a picture file in base64")
         try:
-            content = base64.b64decode(text, validate=True)
+            content = pybase64.b64decode(text, validate=True)
         except (binascii.Error, ValueError) as error:
             raise Refused(f"{name}: it is no base64: {str(error)[:100]}") from error
         return Picture(content, megapixels, name)

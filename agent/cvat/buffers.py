@@ -1,0 +1,73 @@
+"""Memory for decoded pictures, used again and again.
+
+A fresh picture's memory comes from the operating system page by page, and goes back there: that costs nearly as much
+as decoding a JPEG into it. Kept in the allocator's heap instead, pictures of all sizes among longer-lived things hold
+a third more memory in a long run than in a short one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+import weakref
+from collections import deque
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+KEPT_BYTES = 96 * 2**20
+"""What is kept for the next pictures: some 25 of 1280x960."""
+STEP = 2**18
+"""Blocks are multiples of it, so that pictures of nearly the same size share them."""
+SMALL = 2**19
+"""Smaller pictures are the allocator's business."""
+
+
+class Buffers:
+    """Hands out arrays for pictures; memory returns by itself when the last array that looks at it is gone."""
+
+    def __init__(self, keep: int = KEPT_BYTES) -> None:
+        self._keep = keep
+        # Arrays end wherever their last reader drops them, also within `empty` in the same thread.
+        self._lock = threading.RLock()
+        self._free: deque[NDArray[np.uint8]] = deque()
+        self._kept = 0
+
+    @property
+    def kept(self) -> int:
+        """Bytes that wait for the next pictures."""
+        return self._kept
+
+    def empty(self, height: int, width: int) -> NDArray[np.uint8]:
+        """An array (height, width, 3) with arbitrary content."""
+        size = height * width * 3
+        if size < SMALL:
+            return np.empty((height, width, 3), np.uint8)
+        block = self._take(-(-size // STEP) * STEP)
+        # The loan is an object of its own, so that its end can be noticed; whatever looks at the memory holds it.
+        loan = (ctypes.c_ubyte * size).from_buffer(block)  # type: ignore[arg-type]
+        weakref.finalize(loan, self._give, block).atexit = False
+        return np.frombuffer(loan, np.uint8).reshape(height, width, 3)
+
+    def _take(self, size: int) -> NDArray[np.uint8]:
+        with self._lock:
+            for block in self._free:
+                if block.nbytes == size:
+                    self._free = deque(other for other in self._free if other is not block)
+                    self._kept -= size
+                    return block
+        return np.empty(size, np.uint8)
+
+    def _give(self, block: NDArray[np.uint8]) -> None:
+        with self._lock:
+            self._free.append(block)
+            self._kept += block.nbytes
+            while self._kept > self._keep:  # of sizes that nobody asks for any more, the oldest go first
+                self._kept -= self._free.popleft().nbytes
+
+
+BUFFERS = Buffers()
+"""The process's own."""
