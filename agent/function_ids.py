@@ -38,6 +38,14 @@ class FunctionIds:
         found = self._read().get(self._scope, {})
         return {str(model): function for model, function in found.items() if isinstance(function, int)}
 
+    def stamp(self) -> tuple[int, ...] | None:
+        """Another one after each change of the file; None while there is none."""
+        try:
+            found = self.file.stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_size, found.st_mtime_ns
+
     def remember(self, model: str, function: int | None) -> None:
         """Keeps a model's function; None forgets it."""
         everything = self._read()

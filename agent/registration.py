@@ -27,7 +27,7 @@ class FunctionRecord:
     model: str
     function: int | None
     status: str
-    """created, there, gone, deleted, none, left out, or does not fit."""
+    """created, there, gone, deleted, none, refused, left out (no such kind), left over (of no model any more)."""
     text: str = ""
     """What else there is to say."""
 
@@ -71,7 +71,7 @@ class Registrar:
             )
         made = create_function(self._session, function_body(settings, description, public=public))
         self._ids.remember(settings.id, int(made["id"]))
-        gone = f"function {known} was gone" if known is not None else ""
+        gone = f"it takes the place of function {known}, which was gone" if known is not None else ""
         return FunctionRecord(settings.id, int(made["id"]), "created", gone)
 
     def listed(self) -> Iterator[FunctionRecord]:
@@ -79,7 +79,7 @@ class Registrar:
         for settings in self._models:
             known = self._ids.of(settings)
             if known is None:
-                yield FunctionRecord(settings.id, None, "none", "see `cvat-sidecar functions register`")
+                yield FunctionRecord(settings.id, None, "none")
                 continue
             try:
                 found = get_function(self._session, known)
@@ -87,9 +87,19 @@ class Registrar:
                 yield FunctionRecord(settings.id, known, "refused", str(error))
                 continue
             if found is None:
-                yield FunctionRecord(settings.id, known, "gone", "it was deleted on the server; register again")
+                yield FunctionRecord(settings.id, known, "gone", self._when_gone(settings))
             else:
                 yield FunctionRecord(settings.id, known, "there", f"{found.get('kind')} {found.get('name')!r}")
+        ours = {settings.id for settings in self._models}
+        for name, function in self._ids.remembered().items():
+            if name not in ours:
+                again = f"`cvat-sidecar functions delete {name}` removes it"
+                yield FunctionRecord(name, function, "left over", again)
+
+    def _when_gone(self, settings: ModelSettings) -> str:
+        if settings.function_id is not None:
+            return "put function_id in service.toml right, or take it out"
+        return f"`cvat-sidecar functions register {settings.id}` makes a new one"
 
     def delete(self, names: Sequence[str] = ()) -> Iterator[FunctionRecord]:
         """Removes the functions of these models (all that are remembered where none is named)."""

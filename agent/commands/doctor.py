@@ -9,20 +9,15 @@ from typing import TYPE_CHECKING
 
 import click
 
+from agent.commands.configuration import config_option
+
 if TYPE_CHECKING:
     from agent.doctor.findings import Line
     from agent.doctor.patient import Patient
 
 
 @click.command("doctor")
-@click.option(
-    "--config",
-    type=click.Path(dir_okay=False, path_type=Path),
-    envvar="CVAT_SIDECAR_CONFIG",
-    default=Path("service.toml"),
-    show_default=True,
-    help="The service.toml to look at.",
-)
+@config_option("The service.toml to look at")
 @click.option("--load", is_flag=True, help="Load each model, and run it on a picture.")
 @click.option(
     "--try-call", is_flag=True, help="Have CVAT call a model of the gateway for one frame; nothing is stored."

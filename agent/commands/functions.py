@@ -9,16 +9,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from agent.commands.configuration import config_option
+
 if TYPE_CHECKING:
     from agent.registration import FunctionRecord, Registrar
+    from agent.service_config import Config
 
-_CONFIG = click.option(
-    "--config",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    envvar="CVAT_SIDECAR_CONFIG",
-    required=True,
-    help="The service.toml that names the models and the server.",
-)
+_CONFIG = config_option("The service.toml that names the models and the server")
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -35,7 +32,7 @@ def command() -> None:
 def register(models: tuple[str, ...], public: bool, as_json: bool, config: Path) -> None:
     """Make a function for each model of the queue, or for those named; what is there already stays.
 
-    They are yours, or of the [cvat] organization.
+    They are yours, or of the [cvat] organization. A service that runs serves them a moment later.
     """
     _run(config, as_json, lambda registrar: registrar.register(models, public=public))
 
@@ -66,10 +63,41 @@ def _run(config: Path, as_json: bool, work: Callable[[Registrar], Iterable[Funct
     from agent.registration import open_registrar
     from agent.service_config import load_config
 
-    with open_registrar(load_config(config)) as registrar:
-        if as_json:
-            click.echo(json.dumps([asdict(record) for record in work(registrar)], indent=2))
-            return
+    settings, records = load_config(config), []
+    with open_registrar(settings) as registrar:
         for record in work(registrar):
-            number = f"function {record.function}" if record.function is not None else "no function"
-            click.echo(f"{record.model}: {number}: {record.status}{f', {record.text}' if record.text else ''}")
+            records.append(record)
+            if not as_json:
+                click.echo(f"{record.model}: {_sentence(record)}")
+    if as_json:
+        click.echo(json.dumps([asdict(record) for record in records], indent=2))
+    elif not records:
+        click.echo("no model of service.toml is for the queue, and none is remembered", err=True)
+    elif any(record.status == "created" for record in records):
+        click.echo(_next_step(settings), err=True)
+
+
+_SENTENCES = {
+    "created": "function {id} created",
+    "there": "function {id}, there",
+    "none": "no function yet; `cvat-sidecar functions register {model}` makes one",
+    "gone": "function {id} is not on the server any more",
+    "deleted": "function {id} deleted, with what waited for it",
+    "refused": "function {id} cannot be looked at",
+    "left out": "no function",
+    "left over": "function {id}, of a model that is not (any more) one of the queue's in service.toml",
+}
+
+
+def _sentence(record: FunctionRecord) -> str:
+    told = _SENTENCES[record.status].format(id=record.function, model=record.model)
+    return f"{told}: {record.text}" if record.text else told
+
+
+def _next_step(config: Config) -> str:
+    if config.queue is None:
+        return f"No service serves them yet: {config.file} has no [queue] table."
+    return (
+        "A service that runs with this configuration takes them up by itself, within seconds;"
+        " models that are new in service.toml it sees after SIGHUP."
+    )

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from agent.commands.configuration import config_option
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -14,13 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command("serve")
-@click.option(
-    "--config",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    envvar="CVAT_SIDECAR_CONFIG",
-    required=True,
-    help="The service.toml to serve.",
-)
+@config_option("The service.toml to serve")
 @click.pass_context
 def command(ctx: click.Context, config: Path) -> int:
     """Serve models to CVAT until interrupted.

@@ -1,10 +1,12 @@
 """`cvat-sidecar functions`: made once, found again, made anew when gone, removed; each in its place."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from agent.cli import main
+from agent.commands import configuration
 from agent.sandbox import Sandbox
 from tests.support.tasks import Client
 
@@ -61,6 +63,14 @@ class Place:
         assert ended.value.code == code, printed.err
         return json.loads(printed.out) if code == 0 else printed.err
 
+    def say(self, *words):
+        """What it says to a person: (its lines, what it adds)."""
+        with pytest.raises(SystemExit) as ended:
+            main(["functions", *words, "--config", str(self.file)])
+        printed = self.capsys.readouterr()
+        assert ended.value.code == 0, printed.err
+        return printed.out.splitlines(), printed.err.strip()
+
 
 @pytest.fixture
 def place(tmp_path, capsys, monkeypatch):
@@ -99,6 +109,84 @@ def test_made_once_and_found_again(sandbox, place):
             ("interactor", 4, "created"),
             ("tracker", 3, "there"),
         ]
+
+
+def test_what_people_read(sandbox, place):
+    place.write(sandbox.url)
+    lines, more = place.say("list")
+    assert lines[0] == "detector: no function yet; `cvat-sidecar functions register detector` makes one"
+    assert more == ""
+    lines, more = place.say("register")
+    assert lines == [f"{name}: function {n} created" for n, name in enumerate(FUNCTIONS, 1)]
+    assert "takes them up by itself, within seconds" in more
+    lines, more = place.say("register")
+    assert (lines[2], more) == ("tracker: function 3, there: tracker", "")
+    with Client(sandbox, "bot", "secret") as client:
+        client.delete("/api/functions/2")
+    place.write(sandbox.url, ["interactor", "tracker"])
+    assert place.say("list")[0] == [
+        "interactor: function 2 is not on the server any more:"
+        " `cvat-sidecar functions register interactor` makes a new one",
+        "tracker: function 3, there: tracker 'tracker'",
+        "detector: function 1, of a model that is not (any more) one of the queue's in service.toml:"
+        " `cvat-sidecar functions delete detector` removes it",
+    ]
+    made = "interactor: function 4 created: it takes the place of function 2, which was gone"
+    assert place.say("register", "interactor")[0] == [made]
+    assert place.say("delete", "detector")[0] == ["detector: function 1 deleted, with what waited for it"]
+    text = place.file.read_text()
+    place.file.write_text(text.replace("[queue]", ""))
+    place.say("delete", "--all")
+    assert place.say("register", "tracker")[1].endswith("has no [queue] table.")
+    place.say("delete", "--all")
+    place.file.write_text(text.partition("[[models]]")[0])
+    assert place.say("list") == ([], "no model of service.toml is for the queue, and none is remembered")
+
+
+@pytest.fixture
+def nowhere(tmp_path, monkeypatch):
+    """A folder without a service.toml, on a machine that has none."""
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("CVAT_SIDECAR_CONFIG", raising=False)
+    monkeypatch.setattr(configuration, "PLACES", (Path("service.toml"), tmp_path / "etc" / "service.toml"))
+    return folder
+
+
+def test_a_service_toml_is_found_in_the_folder_then_on_the_machine_unless_one_is_named(
+    sandbox, place, nowhere, monkeypatch, capsys
+):
+    def listed():
+        with pytest.raises(SystemExit) as ended:
+            main(["functions", "list", "--json"])
+        printed = capsys.readouterr()
+        return [row["model"] for row in json.loads(printed.out)] if ended.value.code == 0 else printed.err
+
+    def put(folder, model):
+        folder.mkdir(exist_ok=True)
+        place.write(sandbox.url, [model])
+        place.file.rename(folder / "service.toml")
+
+    machine = nowhere.parent / "etc"
+    assert listed() == (
+        f"Error: no service.toml: looked for ./service.toml and {machine}/service.toml;"
+        " name yours with --config FILE or in $CVAT_SIDECAR_CONFIG\n"
+    )
+    put(machine, "tracker")
+    assert listed() == ["tracker"]
+    put(nowhere, "detector")
+    assert listed() == ["detector"]
+    monkeypatch.setenv("CVAT_SIDECAR_CONFIG", str(machine / "service.toml"))
+    assert listed() == ["tracker"]
+
+
+@pytest.mark.parametrize("command", [["serve"], ["doctor"], ["functions", "list"], ["functions", "register"]])
+def test_all_commands_that_need_one_say_alike_that_there_is_none(nowhere, capsys, command):
+    with pytest.raises(SystemExit) as ended:
+        main(command)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("Error: no service.toml: looked for ./service.toml and ")
 
 
 def test_removed(sandbox, place):

@@ -231,7 +231,7 @@ def test_closing_gives_up_what_is_held_without_a_word(sandbox, task):
 
 def test_closing_leaves_no_threads(sandbox, task):
     def alive():
-        ours = ("ask-", "watch-", "heartbeat", "lane-", "download-", "decode-")
+        ours = ("ask-", "watch-", "heartbeat", "lane-", "download-", "decode-", "functions")
         return [thread.name for thread in threading.enumerate() if thread.name.startswith(ours)]
 
     with serving(sandbox, {"finder": Finder(), "clicker": Clicker()}) as served:
@@ -354,6 +354,28 @@ def test_models_without_a_function_are_named(sandbox):
         served.shared.config = replace(served.shared.config, queue=None)
         served.door.reload()
         assert served.door.health().text == "no model is for the queue"
+        served.door.close()
+
+
+def test_functions_that_are_registered_or_deleted_are_noticed(sandbox, task, caplog):
+    with serving(sandbox, {"finder": Finder(), "clicker": Clicker()}, register=False, start=False) as served:
+        served.door.start()
+        made = {record.model: record.function for record in registrar(served.shared).register()}
+        served.functions = {model: number for model, number in made.items() if number is not None}
+        assert served.ended(served.order(task, "finder"))["status"] == "finished"
+        until(lambda: served.door.health().ok)
+        functions = served.shared.state_dir / "functions.json"
+        right = functions.read_text()
+        functions.write_text("[]")
+        until(lambda: "everything stays as it is" in caplog.text)
+        functions.write_text(right)
+        list(registrar(served.shared).delete(["clicker"]))
+        until(lambda: "without a function: clicker" in served.door.health().text)
+        assert served.ended(served.order(task, "finder"))["status"] == "finished"
+        served.door.drain()
+        list(registrar(served.shared).register())
+        time.sleep(1.5)
+        assert "clicker (function" not in served.door.health().text, "nothing new is taken"
         served.door.close()
 
 

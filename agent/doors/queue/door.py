@@ -15,12 +15,15 @@ from agent.cvat.task_cache import TaskCache
 from agent.doors import DoorHealth, Shared
 from agent.doors.queue.held import Workplace
 from agent.doors.queue.server import FunctionServer
+from agent.errors import ConfigError
 from agent.function_ids import FunctionIds
 
 log = logging.getLogger(__name__)
 
 PATIENCE = 2.0
 """Seconds that closing waits for threads."""
+LOOK_SECONDS = 1.0
+"""How often it is looked whether `functions register` or `delete` has changed something."""
 MIB = 2**20
 
 
@@ -33,7 +36,7 @@ class QueueDoor:
         self._shared, self._jitter = shared, jitter
         self.agent = secrets.token_hex(16)
         """Names this process to the server."""
-        self._closed = threading.Event()
+        self._closed, self._leaving = threading.Event(), threading.Event()
         self._lock = threading.Lock()
         self._servers: dict[str, FunctionServer] = {}
         self._without: list[str] = []
@@ -43,9 +46,12 @@ class QueueDoor:
 
     def start(self) -> None:
         log.info("queue: agent %s", self.agent)
+        stamp = self._ids().stamp()
         self.reload()
+        threading.Thread(target=self._look, args=(stamp,), name="functions", daemon=True).start()
 
     def drain(self) -> None:
+        self._leaving.set()
         for server in self._all():
             server.leave()
 
@@ -57,9 +63,16 @@ class QueueDoor:
             server.close(max(0.0, end - time.monotonic()))
 
     def reload(self) -> None:
-        wanted, without = self._wanted()
         self._place.frames.set_limit(self._frame_bytes())
+        for server in self._follow():
+            server.look_again()
+
+    def _follow(self) -> list[FunctionServer]:
+        """Serves what is to be served, and nothing else; those that stay."""
+        wanted, without = self._wanted()
         with self._lock:
+            if self._leaving.is_set():
+                return []
             self._without = without
             gone = [m for m, server in self._servers.items() if wanted.get(m) != server.queue.function]
             leaving = [self._servers.pop(model) for model in gone]
@@ -69,10 +82,24 @@ class QueueDoor:
         for server in leaving:
             log.info("model %s: function %d is not served any more", server.model, server.queue.function)
             server.close(0)
-        for server in staying:
-            server.look_again()
         for server in coming:
             server.start()
+        return staying
+
+    def _look(self, stamp: object) -> None:
+        """Follows `functions register` and `delete` while the door is open."""
+        while not self._leaving.wait(LOOK_SECONDS):
+            now = self._ids().stamp()
+            if now == stamp:
+                continue
+            stamp = now
+            log.info("queue: functions were registered or deleted, looking which are to be served")
+            try:
+                self._follow()
+            except ConfigError as error:
+                log.error("queue: everything stays as it is: %s", error)
+            except Exception:  # the next change must be seen all the same
+                log.exception("queue: functions could not be looked at")
 
     def health(self) -> DoorHealth:
         served = [server.health() for server in self._all()]
@@ -90,9 +117,12 @@ class QueueDoor:
         config = self._shared.config
         if config.queue is None:
             return {}, []
-        ids = FunctionIds(self._shared.state_dir, self._shared.session)
+        ids = self._ids()
         found = {model.id: ids.of(model) for model in config.models if "queue" in model.doors}
         return {m: f for m, f in found.items() if f is not None}, [m for m, f in found.items() if f is None]
+
+    def _ids(self) -> FunctionIds:
+        return FunctionIds(self._shared.state_dir, self._shared.session)
 
     def _new(self, model: str, function: int) -> FunctionServer:
         queue = FunctionQueue(self._shared.session, function, self.agent)
