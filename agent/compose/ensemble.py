@@ -39,7 +39,10 @@ class Ensemble:
         waiting = [part.submit(frames, asked) for part in self._parts]
         found = [wait() for wait in waiting]
         weights = [part.weight for part in self._parts]
-        return [fuse(groups, self._method, self._iou, weights) for groups in zip(*found, strict=True)]
+        return [
+            fuse(groups, self._method, self._iou, weights, least=context.threshold)
+            for groups in zip(*found, strict=True)
+        ]
 
 
 load = Ensemble

@@ -56,7 +56,7 @@ class Flips:
                 [_back(detection, view, frame, mirror=mirror) for detection in group]
                 for view, group, (_, mirror) in own
             ]
-            answers.append(fuse(groups, self._method, self._iou))
+            answers.append(fuse(groups, self._method, self._iou, least=context.threshold))
         return answers
 
 

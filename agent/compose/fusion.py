@@ -26,10 +26,18 @@ SIGMA = 0.5
 """Of soft-NMS: how quickly overlap lowers a score."""
 
 
-def fuse(groups: Sequence[Group], method: str, limit: float, weights: Sequence[float] | None = None) -> list[Detection]:
+def fuse(
+    groups: Sequence[Group],
+    method: str,
+    limit: float,
+    weights: Sequence[float] | None = None,
+    *,
+    least: float = 0.0,
+) -> list[Detection]:
     """The detections of all groups, those of one label that overlap by `limit` (IoU) or more made one, best first.
 
     Tags count once, with their best score. What has neither a rectangle nor a mask is chosen among, never averaged.
+    What is below `least` in the end is left out.
     """
     weights = list(weights or [1.0] * len(groups))
     entries = [_Entry(d, number, weights[number]) for number, group in enumerate(groups) for d in group]
@@ -41,7 +49,7 @@ def fuse(groups: Sequence[Group], method: str, limit: float, weights: Sequence[f
             kept.append(max((entry.detection for entry in tags), key=_score))
         if drawn:
             kept += _METHODS[method](sorted(drawn, key=lambda e: -e.score), limit, weights)
-    return sorted(kept, key=lambda detection: -_score(detection))
+    return sorted((one for one in kept if _score(one) >= least), key=lambda detection: -_score(detection))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

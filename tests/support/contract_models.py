@@ -1,0 +1,207 @@
+"""The models that the contract is held against, beside those that are one file of weights: built on the spot.
+
+Each function gives (reference, options) of a model; `shop` is where it is built, and what it may use.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+Built = tuple[str, dict[str, Any]]
+
+
+@dataclass
+class Shop:
+    """A place for files, the assets, and a Roboflow on the loopback that is opened when it is needed."""
+
+    folder: Path
+    assets: Path
+    stack: ExitStack = field(default_factory=ExitStack)
+    server: Any = None
+
+    def weights(self, name: str) -> str:
+        return f"{self.assets}/weights/{name}"
+
+    def roboflow(self) -> Any:
+        if self.server is None:
+            from tests.support.roboflow import RoboflowServer
+
+            self.server = self.stack.enter_context(RoboflowServer())
+        return self.server
+
+
+# ------------------------------------------------------------------------------------------------ local
+
+
+def torchscript(shop: Shop) -> Built:
+    from tests.support.torch_programs import FaceFinder, script
+
+    told = {"names": {0: "face"}, "imgsz": [64, 64], "task": "pose", "kpt_shape": [68, 3], "batch": 1}
+    return f"local:{script(shop.folder / 'faces.torchscript', FaceFinder(), metadata=told)}", {}
+
+
+def exported(shop: Shop) -> Built:
+    from tests.support.torch_programs import FaceFinder, export
+
+    path = export(shop.folder / "faces.pt2", FaceFinder(17), batch=True)
+    return f"local:{path}", {"head": "yolov8-pose", "labels": ["face"], "batch_size": 2}
+
+
+def landmarks(shop: Shop) -> Built:
+    from tests.support.torch_programs import Landmarks, script
+
+    path = script(shop.folder / "landmarks.torchscript", Landmarks(), side=32)
+    return f"local:{path}", {"head": "landmarks", "input_size": 32}
+
+
+def openvino(shop: Shop) -> Built:
+    runtime = pytest.importorskip("openvino", reason="needs the package openvino")
+    path = shop.folder / "yolox.xml"
+    runtime.save_model(runtime.convert_model(shop.weights("yolox_nano_416.onnx")), str(path), compress_to_fp16=False)
+    return f"local:{path}", {}
+
+
+def tflite(shop: Shop, name: str, **options: Any) -> Built:
+    pytest.importorskip("ai_edge_litert.interpreter", reason="needs the package ai-edge-litert")
+    return f"local:{shop.weights(name)}", options
+
+
+def constant(shop: Shop, name: str, outputs: dict[str, np.ndarray], **options: Any) -> Built:
+    """A graph that says the same of every frame."""
+    from tests.support.onnx_graphs import constant_graph
+
+    graph = {key: options.pop(key) for key in ("batched",) if key in options}
+    return f"local:{constant_graph(shop.folder / f'{name}.onnx', outputs, **graph)}", options
+
+
+def end2end(shop: Shop) -> Built:
+    rows = np.zeros((20, 6), np.float32)
+    rows[:2] = [(4, 20, 60, 44, 0.9, 1), (10, 24, 30, 40, 0.4, 0)]
+    return constant(shop, "end2end", {"o": rows}, labels=["cat", "dog"])
+
+
+def labelled(shop: Shop) -> Built:
+    boxes = np.float32([(4, 20, 60, 44), (10, 24, 30, 40), (0, 0, 64, 64)])
+    outputs = {"boxes": boxes, "labels": np.int64([1, 0, 1]), "scores": np.float32([0.9, 0.4, 0])}
+    return constant(shop, "labelled", outputs, labels=["cat", "dog"])
+
+
+def nanodet(shop: Shop) -> Built:
+    rows = np.zeros((64 + 16 + 4, 2 + 32), np.float32)
+    rows[27, :2] = 0.1, 0.8
+    rows[27, 2 + 3 :: 8] = 50  # three strides to each side
+    return constant(shop, "nanodet", {"o": rows}, labels=["cat", "dog"])
+
+
+# ------------------------------------------------------------------------------------------------ hf
+
+
+def hub(shop: Shop, kind: str, arguments: dict[str, Any] | None = None, **options: Any) -> Built:
+    """A model of transformers, small and of random weights."""
+    from tests.support import hub_models
+
+    name = "-".join([kind, *map(str, (arguments or {}).values())])
+    if not (folder := shop.folder / name).exists():
+        folder.mkdir()
+        getattr(hub_models, kind)(folder, **(arguments or {}))
+    return f"hf:{folder}", options
+
+
+# ------------------------------------------------------------------------------------------------ roboflow
+
+
+def roboflow(shop: Shop, task: str) -> Built:
+    """A project of a task; what is found lies in the middle of whatever picture comes."""
+    from tests.support.roboflow import Model
+
+    server = shop.roboflow()
+    nodes = {"vertices": [{"id": 0, "name": "nose"}, {"id": 1, "name": "tail"}]}
+    server.models[f"{task}/1"] = Model(
+        task,
+        lambda picture, asked: _answer(task, picture, asked),
+        ("cat", "dog"),
+        skeletons={"cat": nodes, "dog": nodes},
+    )
+    return f"roboflow:team/{task}/1", {"url": server.url, "platform_url": server.url, "retries": 0, "lossless": True}
+
+
+def workflow(shop: Shop) -> Built:
+    from tests.support.roboflow import Workflow
+
+    server = shop.roboflow()
+
+    def run(picture: np.ndarray, inputs: dict[str, Any]) -> dict[str, Any]:
+        found = _drawn(picture, "object-detection")
+        size = {"width": picture.shape[1], "height": picture.shape[0]}
+        return {"predictions": {"image": size, "predictions": found}}
+
+    server.workflows["team/find"] = Workflow(run, outputs={"predictions": ["object_detection_prediction"]})
+    options = {"url": server.url, "platform_url": server.url, "retries": 0, "labels": ["cat", "dog"]}
+    return "roboflow:workflow/team/find", options
+
+
+def _drawn(picture: np.ndarray, task: str) -> list[dict[str, Any]]:
+    from tests.support.roboflow import box
+
+    high, wide = picture.shape[:2]
+
+    def one(name: str, x: float, y: float, share: float, score: float) -> dict[str, Any]:
+        left, right = (x - share / 2) * wide, (x + share / 2) * wide
+        top, bottom = (y - share / 2) * high, (y + share / 2) * high
+        corners = [{"x": a, "y": b} for a, b in ((left, top), (right, top), (right, bottom), (left, bottom))]
+        points = [
+            {"x": left, "y": top, "confidence": 0.9, "class": "nose", "class_id": 0},
+            {"x": right, "y": bottom, "confidence": 0.8, "class": "tail", "class_id": 1},
+        ]
+        more = {"instance-segmentation": {"points": corners}, "keypoint-detection": {"keypoints": points}}
+        return box(name, x * wide, y * high, share * wide, share * high, score, **more.get(task, {}))
+
+    return [one("cat", 0.6, 0.5, 0.7, 0.9), one("dog", 0.3, 0.3, 0.4, 0.4)]
+
+
+def _answer(task: str, picture: np.ndarray, asked: Any) -> dict[str, Any]:
+    from tests.support.roboflow import above, png
+
+    if task == "single-label-classification":
+        ranking = [
+            {"class": "dog", "class_id": 1, "confidence": 0.8},
+            {"class": "cat", "class_id": 0, "confidence": 0.2},
+        ]
+        return {"predictions": ranking, "top": "dog", "confidence": 0.8}
+    if task == "multi-label-classification":
+        both = {"cat": {"confidence": 0.9, "class_id": 0}, "dog": {"confidence": 0.6, "class_id": 1}}
+        return {"predictions": both, "predicted_classes": ["cat", "dog"]}
+    if task == "semantic-segmentation":
+        high, wide = picture.shape[:2]
+        numbers = np.zeros((high, wide))
+        numbers[high // 4 :, wide // 3 :] = 1
+        sure = np.full((high, wide), 204)
+        classes = {"0": "background", "1": "cat", "2": "dog"}
+        return {"predictions": {"segmentation_mask": png(numbers), "confidence_mask": png(sure), "class_map": classes}}
+    return above(_drawn(picture, task), asked)
+
+
+# ------------------------------------------------------------------------------------------------ built of others
+
+
+def composition(shop: Shop, scheme: str, **options: Any) -> Built:
+    """A model built of others; {weights} in its options is the folder of the assets."""
+    text = json.dumps(options).replace("{weights}", f"{shop.assets}/weights").replace("{built}", str(shop.folder))
+    return f"{scheme}:", json.loads(text)
+
+
+# ------------------------------------------------------------------------------------------------ cvat
+
+
+def function(shop: Shop, name: str, source: str) -> Built:
+    """A CVAT function in a file."""
+    path = shop.folder / f"{name}.py"
+    path.write_text(source)
+    return f"cvat:{path}", {}
