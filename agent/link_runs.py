@@ -21,6 +21,10 @@ MODEL = "track"
 """What the ledger calls the model of such a run."""
 
 
+class NothingToLink(BadRequest):
+    """No rectangles, or none that make a track."""
+
+
 def link_target(
     target: Target,
     options: TrackOptions,
@@ -29,7 +33,7 @@ def link_target(
     reidentifier: ReadyModel | None = None,
     dry_run: bool = False,
 ) -> RunReport:
-    """Links the rectangles of a task, a job or a project; BadRequest where there is nothing to link.
+    """Links the rectangles of a task, a job or a project; NothingToLink where there is nothing to link.
 
     A job is changed as a whole, in one call that adds its tracks; its rectangles go after that.
     """
@@ -41,10 +45,7 @@ def link_target(
         linked = [link_task(session, ledger, part, options, around, reidentifier) for part in work]
         report = _report(linked, dry=dry_run)
         if not any(part.tracks for part in linked):
-            what = {"own": "that this program made and nobody changed (--of auto or all links more)"}.get(
-                options.of, ""
-            )
-            raise BadRequest(f"{target}: it holds no rectangles to link {what}".rstrip())
+            raise NothingToLink(f"{target}: {_why_nothing(linked, options)}")
         if dry_run:
             return report
         run = ledger.begin(
@@ -54,8 +55,7 @@ def link_target(
             model=MODEL,
             model_version="1",
             options=asdict(options),
-            frames={job: sorted({shape["frame"] for track in tracks for shape in track["shapes"]})
-                    for part in linked for job, tracks in part.tracks.items()},
+            frames={job: sorted(part.frames.get(job, ())) for part in linked for job in part.tracks},
         )  # fmt: skip
         report.run = run
         stack.enter_context(ledger.hold(run))
@@ -71,6 +71,16 @@ def link_target(
             ledger.end(run, report.status, report.as_json())
             around.ended(report)
         return report
+
+
+def _why_nothing(linked: Sequence[Linked], options: TrackOptions) -> str:
+    count, left = sum(part.rectangles for part in linked), sum(part.left for part in linked)
+    if count:
+        least = options.link.min_sightings
+        return f"its {count} rectangles make no track of {least} sightings or more (--min-sightings, --max-gap)"
+    own = " that this program made and nobody changed (--of auto or all links more)" if options.of == "own" else ""
+    other = f"; {left} other shapes are no upright rectangles" if left else ""
+    return f"it holds no rectangles to link{own}{other}"
 
 
 def _check_earlier(ledger: Ledger, server: str, jobs: set[int], labels: Sequence[str]) -> None:
@@ -128,18 +138,17 @@ def _jobs(linked: Sequence[Linked]) -> Iterator[tuple[Linked, int]]:
 
 
 def _report(linked: Sequence[Linked], *, dry: bool) -> RunReport:
-    report = RunReport(dry=dry)
+    report = RunReport(looked="linked", made="tracks", dry=dry)
     for part in linked:
         for label, (tracks, rectangles) in part.by_label.items():
             report.annotations[label] += tracks
             report.notes.append(
-                f"linked      task {part.work.task_id}, {label}: {rectangles} rectangles to {tracks} tracks"
+                f"linked      task {part.work.task_id}, {label}: {rectangles} rectangles to"
+                f" {tracks} {'track' if tracks == 1 else 'tracks'}"
             )
         if part.left:
             report.notes.append(f"note        task {part.work.task_id}: {part.left} shapes are no upright rectangles")
-        report.total += len(
-            {shape["frame"] for tracks in part.tracks.values() for t in tracks for shape in t["shapes"]}
-        )
+        report.total += len(set().union(*part.frames.values()))
         if dry:
             report.removed += sum(map(len, part.gone.values()))
     report.done = report.total

@@ -53,6 +53,11 @@ class Linked:
     by_label: dict[str, tuple[int, int]]
     """(tracks, rectangles in them)."""
     left: int = 0
+    """Shapes that are no upright rectangles."""
+    rectangles: int = 0
+    """How many there were to be linked."""
+    frames: dict[int, set[int]] = field(default_factory=lambda: defaultdict(set))
+    """By job, where those are that are in a track now."""
 
 
 def link_task(
@@ -72,7 +77,8 @@ def link_task(
     if reidentifier is not None:
         for number, sightings in gathered.sightings.items():
             gathered.sightings[number] = _described(session, work, sightings, options, around, reidentifier)
-    linked = Linked(work, defaultdict(list), defaultdict(list), stored, {}, gathered.left)
+    count = sum(map(len, gathered.sightings.values()))
+    linked = Linked(work, defaultdict(list), defaultdict(list), stored, {}, gathered.left, count)
     for label in work.labels:
         tracks = link(gathered.sightings.get(label.id, ()), options.link)
         if not tracks:
@@ -83,8 +89,10 @@ def link_task(
             for job in work.jobs:
                 if (part := encode_track(keyframes, label, job.start, job.stop)) is not None:
                     linked.tracks[job.id].append(part)
-            for job_id, shape_id in (place for sighting in track for place in sighting.item.places):
-                linked.gone[job_id].append(shape_id)
+            for sighting in track:
+                for job_id, shape_id in sighting.item.places:
+                    linked.gone[job_id].append(shape_id)
+                    linked.frames[job_id].add(sighting.frame)
     return linked
 
 

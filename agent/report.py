@@ -12,7 +12,6 @@ from typing import Any
 from agent.label_match import NO_SUCH_LABEL
 from agent.label_names import some
 
-
 NAMED = 5
 """Dropped labels that are named; a vocabulary has hundreds."""
 

@@ -119,7 +119,9 @@ def command(**values: Any) -> int:
     dry_run, track = values.pop("dry_run"), values.pop("track")
     options = Options.of(**values)
     code = run_annotation(server, target, options, dry_run=dry_run, **files)
-    if track and not dry_run and code in (0, 1):
+    if track and dry_run:
+        click.echo("no tracks   a dry run uploads no rectangles that could be linked")
+    elif track and code in (0, 1):
         from agent.commands.track import link_after
 
         return link_after(server, target, files["ledger"]) or code

@@ -33,6 +33,9 @@ GIVES = ("attribute", "text", "label", "mask", "skeleton", "identity")
     " rectangle; skeleton: a pose; identity: the same number for the same face or person, by a reidentifier.",
 )
 @click.option("--attribute", default="", metavar="NAME", help="The attribute that it goes into.")
+@click.option(
+    "--into", default="", metavar="NAME", help="The label of masks and skeletons [default: that of the rectangle]."
+)
 @click.option("--label", "labels", multiple=True, metavar="NAME", help="Only shapes of this label; repeatable.")
 @click.option(
     "--of",
@@ -85,8 +88,10 @@ def command(**values: Any) -> int:
     options = EnrichOptions(**values)
     if options.gives in ("attribute", "identity") and not options.attribute:
         raise ConfigError(f"--gives {options.gives}: got no --attribute, allowed: the name of one of the labels'")
+    if options.into and options.gives not in ("mask", "skeleton"):
+        raise ConfigError(f"--into: got {options.into!r} with --gives {options.gives}, allowed: with mask and skeleton")
 
     def work(around: Surroundings) -> RunReport:
         return enrich_target(target, options, around, device=device, params=params, opener=opener, dry_run=dry_run)
 
-    return watch_run(server, work, None, report, ledger)
+    return watch_run(server, work, None, report, ledger, resumable=False)

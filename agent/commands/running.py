@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shlex
 import signal
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from agent.plan import Plan
     from agent.report import RunReport
     from agent.runs import Surroundings
+
+log = logging.getLogger(__name__)
 
 PLAIN_LINE_SECONDS = 10.0
 STOPPING = b"\nstopping after the batch at hand; press Ctrl-C again to stop at once\n"
@@ -74,10 +77,11 @@ def watch_run(
     report_file: Path | None,
     ledger: Path | None,
     kept: bool = True,
+    resumable: bool = True,
 ) -> int:
     """Does the work with a progress display around it; the report is printed, and written where asked.
 
-    So is that of a run that breaks off, as far as it came.
+    So is that of a run that breaks off, as far as it came. `resumable`: such a run can be gone on with.
     """
     from agent.errors import RequestCancelled
     from agent.memory import give_large_blocks_back
@@ -98,13 +102,14 @@ def watch_run(
         except (RequestCancelled, KeyboardInterrupt):
             progress.end()
             _tell(reports, report_file)
-            click.echo(f"interrupted{_how_to_go_on(progress.run, reports, ledger)}", err=True)
+            click.echo(f"interrupted{_how_to_go_on(progress.run, reports, ledger, resumable)}", err=True)
             return 130
         except Exception:
             progress.end()
             _tell(reports, report_file)
             if progress.run:
-                click.echo(f"the run did not end well{_how_to_go_on(progress.run, reports, ledger)}", err=True)
+                how = _how_to_go_on(progress.run, reports, ledger, resumable)
+                click.echo(f"the run did not end well{how}", err=True)
             raise
     progress.end()
     _tell([report], report_file)
@@ -134,10 +139,12 @@ def _make_folder(report_file: Path) -> None:
         raise ConfigError(f"--report {report_file}: cannot be written: {error.strerror}") from error
 
 
-def _how_to_go_on(run: str | None, reports: Sequence[RunReport], ledger: Path | None) -> str:
+def _how_to_go_on(run: str | None, reports: Sequence[RunReport], ledger: Path | None, resumable: bool) -> str:
     """Which command goes on with a run that broke off; it tries skipped frames again, too."""
     if not run:
         return ""
+    if not resumable:
+        return f"; {_command('undo', run, ledger)} takes back what it did, then run it again"
     command = _command("resume", run, ledger)
     skipped, left = (len(reports[0].skipped), reports[0].total - reports[0].done) if reports else (0, 1)
     if not skipped:
@@ -198,6 +205,8 @@ class Progress:
             click.echo(plan.headline(), err=True)
             for line in plan.warnings:
                 click.echo(f"  {line}", err=True)
+            for line in plan.match.lines(most=len(plan.model.labels)):
+                log.info("task %d: %s", plan.work.task_id, line)
 
     def update(self, done: int, total: int) -> None:
         now = self._clock()

@@ -6,11 +6,14 @@ import json
 import re
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from agent.commands.options import ledger_option, ledger_options, ledger_path, server_options, server_settings
+
+if TYPE_CHECKING:
+    from agent.run_records import RunRecord
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -30,7 +33,7 @@ def list_(limit: int, **values: Any) -> None:
     with Ledger(ledger_path(values)) as book:
         records = book.runs(limit)
         # Counted afresh: a run that was killed has left no report.
-        done = [len(book.finished_frames(record.id)) for record in records]
+        done = [_done(record, len(book.finished_frames(record.id))) for record in records]
     if not records:
         click.echo(f"no runs in {book.path} (--ledger and --config name another ledger)")
     for record, finished in zip(records, done, strict=True):
@@ -38,6 +41,12 @@ def list_(limit: int, **values: Any) -> None:
         by = f"  (rule {rule})" if (rule := record.options.get("rule")) else ""
         when, target = record.created[:19], f"{record.target:<12}"
         click.echo(f"{record.id}  {when}  {record.status:<11}  {target}  {count:<18}  {record.model}{by}")
+
+
+def _done(record: RunRecord, uploaded: int) -> int:
+    """How many frames a run has dealt with; what changes shapes, or links them, does not upload by the frame."""
+    whole = record.command != "annotate" and record.report.get("status") == "done"
+    return sum(map(len, record.frames.values())) if whole else uploaded
 
 
 @command.command("show")

@@ -13,6 +13,8 @@ from agent.commands.options import ledger_option, ledger_path, model_params, ser
 if TYPE_CHECKING:
     from agent.config import ServerSettings
     from agent.options import Target
+    from agent.report import RunReport
+    from agent.surroundings import Surroundings
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -88,9 +90,8 @@ def command(**values: Any) -> int:
     from agent.link_runs import link_target
     from agent.linking import TrackOptions
     from agent.options import Target
-    from agent.report import RunReport
     from agent.service_config import load_models
-    from agent.surroundings import OwnModel, Surroundings
+    from agent.surroundings import OwnModel
     from agent.tracks.keyframes import ThinOptions
     from agent.tracks.link import LinkOptions
 
@@ -118,13 +119,20 @@ def command(**values: Any) -> int:
                 reidentifier = OwnModel(loaded, stack.enter_context(Host(loaded.model, name="reid")))
             return link_target(target, options, around, reidentifier=reidentifier, dry_run=values["dry_run"])
 
-    return watch_run(server, work, None, values["report"], ledger)
+    return watch_run(server, work, None, values["report"], ledger, resumable=False)
 
 
 def link_after(server: ServerSettings, target: Target, ledger: Path | None) -> int:
-    """Links what a run has just annotated, and returns the exit code."""
+    """Links what a run has just annotated, and returns the exit code. That there is nothing to link is no error."""
     from agent.commands.running import watch_run
-    from agent.link_runs import link_target
+    from agent.link_runs import NothingToLink, link_target
     from agent.linking import TrackOptions
 
-    return watch_run(server, lambda around: link_target(target, TrackOptions(), around), None, None, ledger)
+    def work(around: Surroundings) -> RunReport:
+        return link_target(target, TrackOptions(), around)
+
+    try:
+        return watch_run(server, work, None, None, ledger, resumable=False)
+    except NothingToLink as nothing:
+        click.echo(f"no tracks   {nothing}")
+        return 0

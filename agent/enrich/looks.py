@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from agent.compose.parts import Parts
+from agent.compose.parts import Part, Parts
 from agent.compose.steps import Step, open_step
 from agent.compose.wish import rectangle_of
 from agent.contract import Context, Detection, Frame, Rectangle
@@ -19,9 +19,11 @@ from agent.cvat.session import Session
 from agent.cvat.uploads import untouched
 from agent.cvat.work import JobWork, TaskWork
 from agent.enrich.identities import identities
-from agent.enrich.shapes import ShapeBook, check_attribute, model_label
-from agent.errors import BadRequest, ConfigError, RequestCancelled
+from agent.enrich.shapes import ShapeBook, check_attribute, check_room, model_label
+from agent.errors import BadRequest, RequestCancelled
+from agent.label_names import meant
 from agent.ledger import Ledger
+from agent.models import wrong_kind
 from agent.report import RunReport
 from agent.surroundings import Surroundings
 
@@ -45,6 +47,8 @@ class EnrichOptions:
     max_distance: float = 0.4
     """Of identities: the cosine distance up to which two are the same one."""
     quality: str = "compressed"
+    into: str = ""
+    """The task's label of masks and skeletons; without it, that of the rectangle."""
 
 
 @dataclass(slots=True)
@@ -63,7 +67,8 @@ Looked = tuple[JobShapes, Mapping[str, Any], Detection, Detection, tuple[int, in
 def read_job(session: Session, ledger: Ledger, part: TaskWork, job: JobWork, options: EnrichOptions) -> JobShapes:
     names = {label.name: label.id for label in part.labels}
     if unknown := [name for name in options.labels if name not in names]:
-        raise BadRequest(f"task {part.task_id}: it has no label {unknown[0]!r}, allowed: {', '.join(names)}")
+        near = meant(unknown[0], list(names))
+        raise BadRequest(f"task {part.task_id}: it has no label {unknown[0]!r}{near}")
     stored = get_annotations(session, job.id)
     shapes: Sequence[Mapping[str, Any]] = stored["shapes"]
     if options.of == "own":
@@ -79,24 +84,53 @@ def read_job(session: Session, ledger: Ledger, part: TaskWork, job: JobWork, opt
     return found
 
 
-def look(
-    session: Session, part: TaskWork, jobs: Sequence[JobShapes], options: EnrichOptions, parts: Parts,
-    params: Mapping[str, Any], around: Surroundings, report: RunReport,
-) -> tuple[ShapeBook, list[Looked]]:  # fmt: skip
-    """What the model makes of each shape of a task."""
-    labels = [model_label(label) for label in part.labels]
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The shapes of a task, and the loaded model that is to look at them."""
+
+    work: TaskWork
+    jobs: Sequence[JobShapes]
+    book: ShapeBook
+    by: Step | Part
+    """A step of a chain, or the reidentifier."""
+
+
+def prepare(
+    part: TaskWork, jobs: Sequence[JobShapes], options: EnrichOptions, parts: Parts, params: Mapping[str, Any]
+) -> Ready:
+    """Opens the model for a task. SidecarError where the model, or the task's labels, cannot be used for that."""
+    labels, place = [model_label(label) for label in part.labels], f"task {part.task_id}"
     if options.gives == "identity":
-        check_attribute(part.labels, options.labels, options.attribute, f"task {part.task_id}")
-        book = ShapeBook(part.labels, labels, replaces=False)
-        return book, _identified(session, book, jobs, options, parts, params, around, report)
+        check_attribute(part.labels, options.labels, options.attribute, place)
+        reidentifier = parts.open({"model": options.model, "options": params}, "model")
+        if reidentifier.loaded.kind != "reid":
+            raise wrong_kind(options.model, reidentifier.loaded.kind, "reid")
+        return Ready(part, jobs, ShapeBook(part.labels, labels, replaces=False), reidentifier)
+    replaces = options.gives in ("mask", "skeleton")
+    used = {shape["label_id"] for job in jobs for shapes in job.shapes.values() for shape in shapes}
+    looked_at = [label for label in part.labels if label.id in used]
+    if replaces and not options.into:
+        check_room(looked_at, options.gives, place)
     wish: dict[str, Any] = {"model": options.model, "gives": options.gives, "margin": options.margin, "options": params}
     wish |= {"labels": list(options.labels)} if options.labels else {}
     wish |= {"attribute": options.attribute} if options.attribute else {}
-    step = open_step(parts, wish, options.gives, labels)
+    step = open_step(parts, wish, f"--gives {options.gives}", labels)
     if options.gives in ("attribute", "text"):
-        check_attribute(part.labels, options.labels, options.attribute or "text", f"task {part.task_id}")
-    book = ShapeBook(part.labels, step.labels_after(labels), replaces=options.gives in ("mask", "skeleton"))
-    return book, list(_stepped(session, book, jobs, step, options, around, report))
+        check_attribute(part.labels, options.labels, options.attribute or "text", place)
+    after = step.labels_after(labels)
+    if options.into:
+        names = {label.name for label in looked_at}
+        after = [replace(label, name=options.into) for label in after if label.name in names][:1]
+    return Ready(part, jobs, ShapeBook(part.labels, after, replaces=replaces, into=options.into), step)
+
+
+def look(
+    session: Session, ready: Ready, options: EnrichOptions, around: Surroundings, report: RunReport
+) -> list[Looked]:
+    """What the model makes of each shape of a task."""
+    if isinstance(ready.by, Part):
+        return _identified(session, ready.book, ready.jobs, options, ready.by, around, report)
+    return list(_stepped(session, ready.book, ready.jobs, ready.by, options, around, report))
 
 
 def _stepped(
@@ -115,12 +149,9 @@ def _stepped(
 
 
 def _identified(
-    session: Session, book: ShapeBook, jobs: Sequence[JobShapes], options: EnrichOptions, parts: Parts,
-    params: Mapping[str, Any], around: Surroundings, report: RunReport,
+    session: Session, book: ShapeBook, jobs: Sequence[JobShapes], options: EnrichOptions, part: Part,
+    around: Surroundings, report: RunReport,
 ) -> list[Looked]:  # fmt: skip
-    part = parts.open({"model": options.model, "options": params}, "model")
-    if part.loaded.kind != "reid":
-        raise ConfigError(f"{options.model}: it is a model of the kind {part.loaded.kind}, allowed for identity: reid")
     seen: list[tuple[JobShapes, Mapping[str, Any], Detection, tuple[int, int]]] = []
     looks: list[Any] = []
     for job, frame in _frames(session, jobs, options, around, report):
@@ -132,7 +163,7 @@ def _identified(
     numbers = identities(
         np.array(looks, np.float32), [_place(job, shape) for job, shape, _, _ in seen], options.max_distance
     )
-    report.notes.append(f"identities  {len(set(numbers))} of {len(numbers)} shapes")
+    report.notes.append(f"identities  {len(set(numbers))} in {len(numbers)} shapes")
     return [
         (job, shape, found, replace(found, attributes={options.attribute: str(number)}), size)
         for (job, shape, found, size), number in zip(seen, numbers, strict=True)

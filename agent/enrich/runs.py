@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -12,11 +12,13 @@ from agent.compose.parts import Opener, Parts
 from agent.cvat.annotations_api import get_annotations, update
 from agent.cvat.session import Session
 from agent.cvat.uploads import JobUploads
-from agent.cvat.work import TaskWork, find_work
-from agent.enrich.looks import EnrichOptions, JobShapes, Looked, look, read_job
-from agent.enrich.shapes import Changes, ShapeBook, check_attribute
+from agent.cvat.work import find_work
+from agent.enrich.looks import EnrichOptions, JobShapes, Looked, Ready, look, prepare, read_job
+from agent.enrich.shapes import Changes, check_attribute
 from agent.errors import BadRequest, RequestCancelled
+from agent.host import Host
 from agent.ledger import Ledger
+from agent.models import LoadedModel
 from agent.options import Target
 from agent.report import RunReport
 from agent.surroundings import Surroundings
@@ -34,9 +36,9 @@ def enrich_target(
     with ExitStack() as stack:
         session = stack.enter_context(around.open())
         ledger = stack.enter_context(Ledger(around.ledger))
-        parts = Parts(MODEL, device, opener)
+        parts = Parts(MODEL, device, _once(opener, stack))
         stack.callback(parts.close)
-        report = RunReport(dry=dry_run)
+        report = RunReport(looked="looked at", made="changed", dry=dry_run)
         work = find_work(session, target)
         jobs = {part.task_id: [read_job(session, ledger, part, job, options) for job in part.jobs] for part in work}
         report.total = sum(len(job.shapes) for found in jobs.values() for job in found)
@@ -46,6 +48,8 @@ def enrich_target(
         for part in work:
             if wanted := options.attribute or ("text" if options.gives == "text" else ""):
                 check_attribute(part.labels, options.labels, wanted, f"task {part.task_id}")
+        # What cannot be done is told before a run of it is remembered.
+        ready = [prepare(part, jobs[part.task_id], options, parts, params) for part in work]
         if not dry_run:
             report.run = ledger.begin(
                 server=session.url, user=session.user, target=str(target), model=f"{MODEL} {options.model}",
@@ -56,9 +60,8 @@ def enrich_target(
         around.started(report.run, ())
         report.status = "failed"
         try:
-            for part in work:
-                looked = look(session, part, jobs[part.task_id], options, parts, params, around, report)
-                _change(session, ledger, part, looked, around, report)
+            for one in ready:
+                _change(session, ledger, one, look(session, one, options, around, report), around, report)
             report.status = "done"
         except (RequestCancelled, KeyboardInterrupt):
             report.status = "interrupted"
@@ -70,16 +73,28 @@ def enrich_target(
         return report
 
 
+def _once(opener: Opener, stack: ExitStack) -> Opener:
+    """Opens the same model once, however many tasks a project has; it stays open as long as the stack."""
+    known: dict[str, tuple[LoadedModel, Host]] = {}
+
+    @contextmanager
+    def open_part(name: str, device: str, options: Mapping[str, Any]) -> Iterator[tuple[LoadedModel, Host]]:
+        key = repr((name, device, sorted(options.items())))
+        if key not in known:
+            known[key] = stack.enter_context(opener(name, device, options))
+        yield known[key]
+
+    return open_part
+
+
 def _change(
-    session: Session, ledger: Ledger, part: TaskWork, looked: tuple[ShapeBook, list[Looked]], around: Surroundings,
-    report: RunReport,
-) -> None:  # fmt: skip
-    book, found = looked
-    names = {label.id: label.name for label in part.labels}
+    session: Session, ledger: Ledger, ready: Ready, looked: list[Looked], around: Surroundings, report: RunReport
+) -> None:
+    names = {label.id: label.name for label in ready.work.labels}
     by_job: dict[int, tuple[JobShapes, Changes]] = {}
-    for job, shape, before, after, size in found:
+    for job, shape, before, after, size in looked:
         changes = by_job.setdefault(job.work.id, (job, Changes()))[1]
-        book.note(changes, shape, before, after, size)
+        ready.book.note(changes, shape, before, after, size)
     for number, (job, changes) in by_job.items():
         stored = get_annotations(session, number)
         changes.leave_out_changed(job.stored["shapes"], stored["shapes"])

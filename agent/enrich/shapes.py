@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agent.annotations import OutputOptions, encode
@@ -13,7 +13,7 @@ from agent.contract import Attribute, Detection, Label, Rectangle
 from agent.domain import TaskAttribute, TaskLabel
 from agent.errors import BadRequest, LabelMismatch
 from agent.filters import stored_bounds
-from agent.labels import LabelMatch, match_labels
+from agent.labels import LabelMatch, compatible, match_labels
 
 
 def model_label(label: TaskLabel) -> Label:
@@ -54,10 +54,12 @@ class Changes:
 class ShapeBook:
     """The labels of a task, for going from its shapes to detections and back.
 
-    `after` are the labels as the step leaves them; LabelMismatch where none of them has a place in the task.
+    `after` are the labels as the step leaves them; LabelMismatch where none of them has a place in the task. `into`
+    is the label of what takes a shape's place, where that is another one.
     """
 
-    def __init__(self, labels: Sequence[TaskLabel], after: Sequence[Label], replaces: bool) -> None:
+    def __init__(self, labels: Sequence[TaskLabel], after: Sequence[Label], replaces: bool, into: str = "") -> None:
+        self._into = into
         self._names = {label.id: label for label in labels}
         self._ids = {label.name: label for label in labels}
         self._replaces = replaces
@@ -108,6 +110,11 @@ class ShapeBook:
 
     def _replace(self, changes: Changes, shape: Mapping[str, Any], after: Detection, size: tuple[int, int]) -> None:
         assert self._match is not None
+        after = replace(after, label=self._into or after.label)
+        if after.label not in self._match.targets:
+            kind = after.shape.type if after.shape is not None else "tag"
+            changes.left[f"label {after.label!r} takes no {kind}"] += 1
+            return
         made = encode([after], self._match, shape["frame"], size, OutputOptions())
         if not made.shapes:
             changes.left.update(made.left_out or {"no place in the task": 1})
@@ -130,4 +137,15 @@ def check_attribute(labels: Sequence[TaskLabel], wanted: Sequence[str], name: st
         raise BadRequest(f"{place}: its labels have no attribute {name!r}, allowed: {names}")
 
 
-__all__ = ["Changes", "LabelMismatch", "ShapeBook", "check_attribute", "model_label"]
+def check_room(labels: Sequence[TaskLabel], kind: str, place: str) -> None:
+    """BadRequest where none of the labels that are looked at can hold a shape of that kind."""
+    if not any(compatible(kind, label.type) for label in labels):
+        types = ", ".join(f"{label.name!r} takes {label.type}" for label in labels[:5])
+        wanted = kind if kind == "skeleton" else f"{kind}, polygon or any"
+        raise BadRequest(
+            f"{place}: no place for what --gives {kind} makes: {types}, allowed: a label of the type {wanted};"
+            " --into names another label of the task"
+        )
+
+
+__all__ = ["Changes", "LabelMismatch", "ShapeBook", "check_attribute", "check_room", "model_label"]

@@ -13,8 +13,9 @@ from agent.cvat.annotations_api import create, get_annotations, update
 from agent.cvat.work import find_work
 from agent.enrich.looks import EnrichOptions
 from agent.enrich.runs import enrich_target
-from agent.errors import BadRequest, ConfigError
+from agent.errors import BadRequest, ConfigError, LabelMismatch, ModelError
 from agent.host import Host
+from agent.ledger import Ledger
 from agent.models import LoadedModel, ModelReference
 from agent.options import Target
 from agent.surroundings import Surroundings
@@ -184,14 +185,14 @@ def test_a_dry_run_changes_nothing_and_a_label_that_is_not_there_is_told(scene, 
     report = enrich(task, dry_run=True, model="kinds", gives="label")
     assert (report.annotations.total(), report.run) == (6, None)
     assert now() == before
-    with pytest.raises(BadRequest, match="it has no label 'tram', allowed: car, bus, blob"):
+    with pytest.raises(BadRequest, match="it has no label 'tram'; there are: car, bus, blob"):
         enrich(task, model="kinds", gives="label", labels=("tram",))
     with pytest.raises(BadRequest, match="its labels have no attribute 'colour', allowed: color, plate"):
         enrich(task, model="colours", gives="attribute", attribute="colour")
     with pytest.raises(BadRequest, match="no shapes to look at that this program made"):
         enrich(task, of="own", model="kinds", gives="label")
     with pytest.raises(ConfigError, match="cannot give a mask"):
-        enrich(task, model="kinds", gives="mask")
+        enrich(task, model="kinds", gives="mask", into="blob")
 
 
 def test_skeletons_take_the_rectangles_place(session, enrich):
@@ -205,9 +206,53 @@ def test_skeletons_take_the_rectangles_place(session, enrich):
     shapes = [{"type": "rectangle", "frame": 1, "label_id": ids["box"], "points": [10, 8, 60, 40], "source": "auto"}]
     create(session, work.jobs[0].id, {"shapes": shapes})
     # The rectangle's label cannot hold a skeleton: it stays, and it is said why.
-    report = enrich(task, model="poses", gives="skeleton")
-    assert report.refused
+    with pytest.raises(BadRequest, match="'box' takes rectangle, allowed: a label of the type skeleton; --into"):
+        enrich(task, model="poses", gives="skeleton")
     assert [s["type"] for s in get_annotations(session, work.jobs[0].id)["shapes"]] == ["rectangle"]
+    for wrong in ("box", "nobody"):
+        with pytest.raises(LabelMismatch):
+            enrich(task, model="poses", gives="skeleton", into=wrong)
+    report = enrich(task, model="poses", gives="skeleton", into="person", labels=("box",))
+    assert report.annotations == {"person": 1}
+    (shape,) = get_annotations(session, work.jobs[0].id)["shapes"]
+    assert (shape["type"], shape["label_id"], shape["frame"]) == ("skeleton", ids["person"], 1)
+    assert {tuple(element["points"]) for element in shape["elements"]} == {(10, 8), (60, 40)}
+
+
+def test_what_cannot_be_done_leaves_no_run(scene, enrich, tmp_path):
+    task, now, _ = scene
+    before = now()
+    with pytest.raises(BadRequest, match="'car' takes rectangle"):
+        enrich(task, model="poses", gives="skeleton", labels=("car",))
+    with pytest.raises(ConfigError, match="cannot give a text"):
+        enrich(task, model="kinds", gives="text", attribute="plate")
+    with pytest.raises(ModelError, match="of the kind detector, allowed here: reid; `annotate` uses it"):
+        enrich(task, model="kinds", gives="identity", attribute="color")
+    with Ledger(tmp_path / "ledger.sqlite3") as ledger:
+        assert ledger.runs() == []
+    assert now() == before
+
+
+def test_a_project_opens_its_model_once(session, tmp_path):
+    opened = []
+
+    @contextmanager
+    def counting(*asked):
+        opened.append(asked)
+        with opener(*asked) as found:
+            yield found
+
+    project = session.request("POST", "/api/projects", body={"name": "two tasks", "labels": LABELS}).json()["id"]
+    for _ in range(2):
+        task = make_image_task(session, count=1, project=project, labels=None)
+        (work,) = find_work(session, Target("task", task))
+        shape = {"type": "rectangle", "frame": 0, "label_id": work.labels[0].id, "points": [1, 1, 20, 20]}
+        create(session, work.jobs[0].id, {"shapes": [shape]})
+    around = Surroundings(server=session.settings, ledger=tmp_path / "ledger.sqlite3")
+    options = EnrichOptions(model="kinds", gives="label", of="all")
+    report = enrich_target(Target("project", project), options, around, device="cpu", params={}, opener=counting)
+    assert report.annotations == {"bus": 2}
+    assert len(opened) == 1
 
 
 SVG = (
@@ -285,3 +330,27 @@ def test_the_same_persons_have_the_same_number(sandbox, session, assets, tmp_pat
     precision = (same_truth & same_told & pairs).sum() / max(1, (same_told & pairs).sum())
     assert recall > 0.6, (recall, precision)
     assert precision > 0.6, (recall, precision)
+
+
+def test_what_a_person_reads(sandbox, session, tmp_path):
+    task = make_image_task(session, count=2, labels=[{"name": "thing", "type": "any"}])
+    (work,) = find_work(session, Target("task", task))
+    label = work.labels[0].id
+    shapes = [
+        {"type": "rectangle", "frame": n, "label_id": label, "points": [5, 5, 40, 30], "source": "auto"} for n in (0, 1)
+    ]
+    create(session, work.jobs[0].id, {"shapes": shapes})
+    ledger = tmp_path / "ledger.sqlite3"
+    access = ["--server-host", sandbox.url, "--auth", "bot:secret", "--ledger", str(ledger)]
+    words = ["enrich", "--task", str(task), "--model", "opencv:grabcut", "--gives", "mask", "--of", "auto", *access]
+    printed = CliRunner().invoke(command, [*words, "--dry-run"], catch_exceptions=False).output
+    assert "dry run     nothing was sent" in printed
+    assert "2 of 2 looked at, 0 skipped" in printed
+    assert "changed     2" in printed
+    assert "annotated" not in printed
+    wrong = CliRunner().invoke(command, [*words, "--into", "nobody"])
+    assert isinstance(wrong.exception, LabelMismatch)
+    CliRunner().invoke(command, words, catch_exceptions=False)
+    listed = CliRunner().invoke(command, ["runs", "list", "--ledger", str(ledger)], catch_exceptions=False).output
+    assert "2/2 frames" in listed
+    assert len(listed.splitlines()) == 1, "what was refused is no run"

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from agent.service_config import load_config
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -31,3 +33,15 @@ def test_the_adapter_of_the_readme_works_as_a_plugin(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(report.read_text())["annotations"] == {"spot": 4}
+
+
+def test_each_service_toml_of_the_readme_is_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("CVAT_ACCESS_TOKEN", "a-token-of-nobody")
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    tables = [block for block in re.findall(r"```toml\n(.*?)```", text, re.DOTALL) if "[cvat]" in block]
+    assert len(tables) == 2
+    for number, table in enumerate(tables):
+        file = tmp_path / f"{number}.toml"
+        file.write_text(table, encoding="utf-8")
+        config = load_config(file)
+        assert (config.server.token, config.models[0].id) == ("a-token-of-nobody", "yolo")

@@ -123,6 +123,43 @@ def test_by_default_only_what_this_program_made_is_linked(session, cli):
     assert scene.stored(scene.work.jobs[0])["tracks"] == []
 
 
+def test_rectangles_that_make_no_track_are_told_apart_from_none(session, cli):
+    scene = Scene(session)
+    done = cli("track", "--task", scene.task, "--of", "auto", "--min-sightings", 9999, code=2)
+    assert "rectangles make no track of 9999 sightings or more (--min-sightings, --max-gap)" in str(done.exception)
+
+
+FUNCTION = """
+import cvat_sdk.auto_annotation as cvataa
+
+spec = cvataa.DetectionFunctionSpec(labels=[cvataa.label_spec("person", 0, type="rectangle")])
+
+def detect(context, image):
+    return [cvataa.rectangle(0, [10, 10, 40, 60])] if BOXES else []
+"""
+
+
+@pytest.mark.parametrize("boxes", [True, False])
+def test_tracks_at_once(session, cli, tmp_path, boxes):
+    function = tmp_path / "function.py"
+    function.write_text(FUNCTION.replace("BOXES", str(boxes)))
+    task = make_video_task(session, frames=6, labels=LABELS)
+    words = ("annotate", "--task", task, "--model", f"cvat:{function}", "--track")
+    dry = cli(*words, "--dry-run")
+    assert "no tracks   a dry run uploads no rectangles that could be linked" in dry.output
+    done = cli(*words)
+    assert done.exit_code == 0, done.output
+    (work,) = find_work(session, Target("task", task))
+    tracks = get_annotations(session, work.jobs[0].id)["tracks"]
+    if boxes:
+        assert len(tracks) == 1
+        assert "6 of 6 linked, 0 skipped\ntracks      1\n" in done.output
+        assert "6 rectangles to 1 track\n" in done.output
+    else:
+        assert tracks == []
+        assert f"no tracks   task {task}: it holds no rectangles to link" in done.output
+
+
 def test_kept_shapes_one_label_and_a_dry_run(session, cli):
     scene = Scene(session)
     (job,) = scene.work.jobs

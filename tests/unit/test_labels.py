@@ -431,6 +431,6 @@ class TestManyDroppedLabels:
 
     def test_nothing_that_matches_can_be_looked_at_too(self):
         match = find_match(model(*self.NAMES), task("car"))
-        assert list(match.lines(most=1))[0].startswith("40 labels of the model are dropped")
+        assert next(iter(match.lines(most=1))).startswith("40 labels of the model are dropped")
         with pytest.raises(LabelMismatch):
             check_match(match, model(*self.NAMES), task("car"))
