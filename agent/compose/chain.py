@@ -28,6 +28,7 @@ class Chain:
             step = open_step(parts, wish, f"then {number}", self.labels)
             self._steps.append(step)
             self.labels = step.labels_after(self.labels)
+        self._stay = not any(wish["gives"] in ("label", "detections") for wish in then)
         self._types = {label.name: label.type for label in self.labels}
         self.close = parts.close
         self.batch_size = self._first.loaded.batch_size
@@ -35,8 +36,11 @@ class Chain:
         self.facts = joint_facts([self._first, *(step.part for step in self._steps)])
 
     def detect(self, frames: Sequence[Frame], context: Context) -> list[list[Detection]]:
-        # Labels may change their names on the way, so nothing is left out by its label before the end.
-        found = self._first.detect(frames, replace(context, labels=None))
+        # Where labels change on the way, or come to it, nothing is left out by its label before the end.
+        wanted = context.labels if self._stay else None
+        found = self._first.detect(frames, replace(context, labels=wanted))
+        if wanted is not None:
+            found = [[detection for detection in own if detection.label in wanted] for own in found]
         for step in self._steps:
             found = step.look(frames, found, context)
         return [[detection for detection in own if self._fits(detection)] for own in found]

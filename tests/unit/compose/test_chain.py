@@ -148,6 +148,23 @@ def test_a_classifier_gives_an_attribute(opened):
     assert chain.version == "v-finder + v-colours"
 
 
+def test_nobody_looks_at_what_nobody_wants(opened):
+    colours, finder = Colours(), Finder([PERSON, CAR])
+    step = {"model": "colours", "gives": "attribute", "attribute": "color"}
+    chain = opened("chain", {"finder": finder, "colours": colours}, of="finder", then=[step])
+    (found,) = chain.model.detect([picture()], Context(0.3, frozenset({"car"})))
+    assert [(d.label, dict(d.attributes)) for d in found] == [("car", {"color": "blue"})]
+    assert finder.asked[0][1].labels == {"car"}
+    assert colours.sizes == [(30, 20)], "the person is not shown to it"
+
+
+def test_what_is_found_within_may_be_wanted_where_its_surroundings_are_not(opened):
+    step = {"model": "plates", "gives": "detections", "labels": ["car"]}
+    chain = opened("chain", {"finder": Finder([CAR]), "plates": Plates()}, of="finder", then=[step])
+    (found,) = chain.model.detect([picture()], Context(0.3, frozenset({"plate"})))
+    assert "plate" in [d.label for d in found]
+
+
 def test_a_classifier_gives_the_label(opened):
     step = {"model": "colours", "gives": "label"}
     chain = opened("chain", {"finder": Finder([PERSON, CAR]), "colours": Colours()}, of="finder", then=[step])
