@@ -107,6 +107,8 @@ def _tried(
     report.dry = True
     with _concluded(report, around):
         drive(plans, session, model, options, around, report, lambda plan: DrySink(removes=plan.replaced))
+    if options.replace != "none" and not report.removed:
+        report.notes.append("replaced    nothing: there is nothing that --replace would remove")
     return report
 
 

@@ -150,6 +150,8 @@ class TestInterrupted:
 
 
 def test_a_dry_run_tells_how_many_annotations_it_would_remove(sandbox, session, task, job, model, tmp_path, capsys):
+    assert run(sandbox, "annotate", "--task", task, "--model", model(), "--replace", "own", "--dry-run") == 0
+    assert "replaced    nothing" in capsys.readouterr().out
     assert run(sandbox, "annotate", "--task", task, "--model", model()) == 0
     capsys.readouterr()
     report = tmp_path / "report.json"
