@@ -22,6 +22,9 @@ class FunctionTracker:
         self._states = FunctionStates()
 
     def begin(self, frame: Frame, shapes: Sequence[Shape]) -> list[bytes]:
+        for shape in shapes:
+            if shape.type not in self.shape_types:
+                raise ValueError(f"{self._owner}: got a {shape.type}, allowed: {', '.join(self.shape_types)}")
         image = self._prepared(frame)
         return [self._states.pack(shape.type, self._begun(image, frame, shape)) for shape in shapes]
 

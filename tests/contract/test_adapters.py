@@ -137,6 +137,7 @@ MODELS = {
         composition, "chain", of=SURE, then=[{**POSES, "gives": "skeleton", "labels": ["person"]}]
     ),
     "chain, mask": built(composition, "chain", of=SURE, then=[{**MASKS, "gives": "mask", "labels": ["person"]}]),
+    "chain, text": built(composition, "chain", of=SURE, then=[{"model": "{reader}", "gives": "text"}]),
     "chain, detections": built(
         composition, "chain", of=SURE, then=[{"model": "opencv:face", "gives": "detections"}], same_boxes=False
     ),

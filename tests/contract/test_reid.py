@@ -9,18 +9,30 @@ from PIL import Image
 from agent.contract import Frame, Rectangle
 from agent.errors import BadPrediction, ConfigError, ModelLoadFailed
 from agent.models import load_model
+from tests.support.contract_models import Shop, looks, openvino_looks
 from tests.support.onnx_graphs import constant_graph
 
+OSNET = "osnet_x0_25_msmt17.onnx"
 MODELS = {
-    "osnet": ("osnet_x0_25_msmt17.onnx", {"kind": "reid"}),
-    "osnet, by head, batches of 3": ("osnet_x0_25_msmt17.onnx", {"head": "reid", "batch_size": 3}),
+    "osnet": lambda shop: (f"local:{shop.weights(OSNET)}", {"kind": "reid"}),
+    "osnet, by head, batches of 3": lambda shop: (f"local:{shop.weights(OSNET)}", {"head": "reid", "batch_size": 3}),
+    "osnet, equalised": lambda shop: (f"local:{shop.weights(OSNET)}", {"kind": "reid", "equalize": "clahe"}),
+    "osnet, openvino": openvino_looks,
+    "torchscript": looks,
 }
+SIMPLE = ("torchscript",)
+"""Tells colours, and no more."""
 
 
 @pytest.fixture(scope="module", params=[pytest.param(name, id=name) for name in MODELS])
-def loaded(request, assets):
-    weights, options = MODELS[request.param]
-    return load_model(f"local:{assets / 'weights' / weights}", device="cpu", options=options)
+def name(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def loaded(name, assets, tmp_path_factory):
+    reference, options = MODELS[name](Shop(tmp_path_factory.mktemp("models"), assets))
+    return load_model(reference, device="cpu", options=options)
 
 
 @pytest.fixture(scope="module")
@@ -40,11 +52,11 @@ def street(assets):
     return frames
 
 
-def test_descriptors_are_of_unit_length(loaded, street):
+def test_descriptors_are_of_unit_length(name, loaded, street):
     frame, people = street[0]
     rows = loaded.model.describe(frame, list(people.values()))
     assert loaded.kind == "reid"
-    assert rows.shape == (len(people), 512)
+    assert rows.shape == (len(people), 6 if name in SIMPLE else 512)
     assert rows.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
     alone = np.concatenate([loaded.model.describe(frame, [one]) for one in people.values()])
@@ -52,7 +64,8 @@ def test_descriptors_are_of_unit_length(loaded, street):
 
 
 def test_no_rectangles_no_rows(loaded, street):
-    assert loaded.model.describe(street[0][0], []).shape == (0, 512)
+    rows = loaded.model.describe(street[0][0], [])
+    assert (rows.ndim, len(rows), rows.dtype) == (2, 0, np.float32)
 
 
 def test_odd_rectangles_do_not_crash(loaded, street):
@@ -67,7 +80,9 @@ def test_odd_rectangles_do_not_crash(loaded, street):
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
 
 
-def test_the_same_person_is_nearest(loaded, street):
+def test_the_same_person_is_nearest(name, loaded, street):
+    if name in SIMPLE:
+        pytest.skip("it tells colours, not persons")
     (first, before), (second, after) = street[0], street[-1]
     both = [person for person in before if person in after]
     assert len(both) >= 10
@@ -79,7 +94,9 @@ def test_the_same_person_is_nearest(loaded, street):
     assert (near.argmax(axis=1) == np.arange(len(both))).mean() > 0.9
 
 
-def test_a_turned_rectangle_is_seen_upright(loaded, street):
+def test_a_turned_rectangle_is_seen_upright(name, loaded, street):
+    if "equalised" in name:
+        pytest.skip("what a picture becomes depends on all of it")
     frame, people = street[0]
     person = max(people.values(), key=lambda box: box.bottom - box.top)
     left, top, right, bottom = (round(edge) for edge in (person.left, person.top, person.right, person.bottom))
@@ -95,7 +112,9 @@ def test_a_turned_rectangle_is_seen_upright(loaded, street):
     upright = loaded.model.describe(frame, [person])[0]
     assert upright @ loaded.model.describe(Frame(0, "c", canvas), [turned])[0] > 0.95
     straight = Rectangle(turned.left, turned.top, turned.right, turned.bottom)
-    assert upright @ loaded.model.describe(Frame(0, "c", canvas), [straight])[0] < 0.9
+    assert upright @ loaded.model.describe(Frame(0, "c", canvas), [straight])[0] < 0.95
+    if name not in SIMPLE:
+        assert upright @ loaded.model.describe(Frame(0, "c", canvas), [straight])[0] < 0.9
 
 
 def graph(folder, row):

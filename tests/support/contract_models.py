@@ -192,8 +192,9 @@ def _answer(task: str, picture: np.ndarray, asked: Any) -> dict[str, Any]:
 
 
 def composition(shop: Shop, scheme: str, **options: Any) -> Built:
-    """A model built of others; {weights} in its options is the folder of the assets."""
-    text = json.dumps(options).replace("{weights}", f"{shop.assets}/weights").replace("{built}", str(shop.folder))
+    """A model built of others; {weights} in its options is the folder of the assets, {reader} a reader of text."""
+    reader = hub(shop, "pp_ocr_reader")[0] if "{reader}" in json.dumps(options) else ""
+    text = json.dumps(options).replace("{weights}", f"{shop.assets}/weights").replace("{reader}", reader)
     return f"{scheme}:", json.loads(text)
 
 
@@ -205,3 +206,87 @@ def function(shop: Shop, name: str, source: str) -> Built:
     path = shop.folder / f"{name}.py"
     path.write_text(source)
     return f"cvat:{path}", {}
+
+
+CLICKER = """
+import cvat_sdk.auto_annotation as cvataa
+import cvat_sdk.models as models
+import numpy as np
+from cvat_sdk.masks import encode_mask
+spec = cvataa.InteractionFunctionSpec(min_pos_points=0, min_neg_points=0, min_bounding_boxes=0)
+
+def preprocess_image(context, image):
+    return np.asarray(image).mean(axis=2)
+
+def detect(context, gray, prompts):
+    \"\"\"What is about as bright as the first point that was clicked, or all of the box.\"\"\"
+    high, wide = gray.shape
+    mask = np.zeros(gray.shape, bool)
+    if prompts.bounding_box:
+        (left, top), (right, bottom) = prompts.bounding_box
+        mask[max(0, int(top)):max(0, int(bottom)), max(0, int(left)):max(0, int(right))] = True
+    else:
+        x, y = prompts.pos_points[0]
+        if 0 <= x < wide and 0 <= y < high:
+            mask = abs(gray - gray[int(y), int(x)]) < 20
+    if not mask.any():
+        return []
+    opinion = models.AttributeValRequest(spec_id=0, value="0.5")
+    return [cvataa.InteractionResultShape(type="mask", points=encode_mask(mask), attributes=[opinion])]
+"""
+FOLLOWER = """
+import cv2
+import numpy as np
+import cvat_sdk.auto_annotation as cvataa
+spec = cvataa.TrackingFunctionSpec(supported_shape_types=["rectangle"])
+
+def preprocess_image(context, image):
+    return np.ascontiguousarray(image)
+
+def init_tracking_state(context, picture, shape):
+    high, wide = picture.shape[:2]
+    left, top, right, bottom = (round(value) for value in shape.points)
+    left, top = min(max(left, 0), wide - 1), min(max(top, 0), high - 1)
+    return {"part": picture[top:max(bottom, top + 1), left:max(right, left + 1)].copy()}
+
+def track(context, picture, state):
+    \"\"\"Where the part of the first picture fits best.\"\"\"
+    part = state["part"]
+    if part.shape[0] > picture.shape[0] or part.shape[1] > picture.shape[1]:
+        return None
+    fits = cv2.matchTemplate(picture, part, cv2.TM_SQDIFF)
+    _, _, (left, top), _ = cv2.minMaxLoc(fits)
+    points = [left, top, left + part.shape[1], top + part.shape[0]]
+    return cvataa.TrackableShape(type="rectangle", points=[float(value) for value in points])
+"""
+
+
+def programs(shop: Shop, form: str) -> Built:
+    """An interactor of two PyTorch programs."""
+    from tests.support.torch_programs import sam_pair
+
+    encoder, decoder = sam_pair(shop.folder, form)
+    return f"local:{encoder}", {"decoder": str(decoder), "input_size": 64}
+
+
+def samexporter(shop: Shop) -> Built:
+    from tests.support.onnx_graphs import bare_encoder, cropping_decoder
+
+    encoder, decoder = bare_encoder(shop.folder / "bare.onnx"), cropping_decoder(shop.folder / "crops.onnx")
+    return f"local:{encoder}", {"decoder": str(decoder), "input_size": 64}
+
+
+def looks(shop: Shop, **options: Any) -> Built:
+    """The mean colours of both halves, as a descriptor."""
+    from tests.support.torch_programs import MeanColour, script
+
+    path = script(shop.folder / "looks.torchscript", MeanColour(), side=16)
+    return f"local:{path}", {"kind": "reid", "input_size": 16, **options}
+
+
+def openvino_looks(shop: Shop) -> Built:
+    runtime = pytest.importorskip("openvino", reason="needs the package openvino")
+    path = shop.folder / "osnet.xml"
+    graph = runtime.convert_model(shop.weights("osnet_x0_25_msmt17.onnx"))
+    runtime.save_model(graph, str(path), compress_to_fp16=False)
+    return f"local:{path}", {"kind": "reid"}
