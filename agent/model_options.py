@@ -12,6 +12,13 @@ from typing import Any
 from agent.errors import ConfigError
 
 
+BESIDE = {
+    name: f"--{name.replace('_', '-')}, or `{name}` in the model's table of service.toml"
+    for name in ("threshold", "label_map", "batch_size")
+}
+"""What people take for options of a model, and where it is said."""
+
+
 def check_options(
     load: Callable[..., Any], options: Mapping[str, Any], owner: str, given: Collection[str] = ()
 ) -> dict[str, Any]:
@@ -25,8 +32,8 @@ def check_options(
     if not any(p.kind is p.VAR_KEYWORD for p in parameters):
         for name in options:
             if name not in taken:
-                near = difflib.get_close_matches(name, taken, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
+                near = difflib.get_close_matches(name, [*taken, *BESIDE], n=1)
+                hint = f"; did you mean {BESIDE.get(near[0], repr(near[0]))}?" if near else ""
                 raise ConfigError(f"{owner}: unknown option {name!r}, allowed: {allowed}{hint}")
     for name, parameter in taken.items():
         if parameter.default is parameter.empty and name not in options:
@@ -85,14 +92,19 @@ def _flat(annotations: Sequence[Any]) -> list[Any]:
     return [c for a in annotations for c in (typing.get_args(a) if _is_union(a) else (a,)) if c is not ...]
 
 
-def _word(annotation: Any) -> str:
+def _word(annotation: Any, many: bool = False) -> str:
     """The annotation in words for a person who writes TOML."""
-    words = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+    words = {
+        str: ("text", "texts"), int: ("a whole number", "whole numbers"), float: ("a number", "numbers"),
+        bool: ("true or false", "true or false"),
+    }  # fmt: skip
     if annotation in words:
-        return words[annotation]
+        return words[annotation][many]
     if typing.get_origin(annotation) is typing.Literal:
         return " | ".join(repr(choice) for choice in typing.get_args(annotation))
     if typing.get_origin(annotation) in (list, tuple, Sequence):
-        items = [_word(choice) for choice in _flat(typing.get_args(annotation)) if choice is not Any]
+        items = [_word(choice, many=True) for choice in _flat(typing.get_args(annotation)) if choice is not Any]
         return f"a list of {' or '.join(items)}" if items else "a list"
+    if typing.get_origin(annotation) in (dict, Mapping) or annotation in (dict, Mapping):
+        return "tables" if many else "a table"
     return str(getattr(annotation, "__name__", annotation))

@@ -109,7 +109,7 @@ def load_with(
     options = dict(options)
     device = str(options.pop("device", device))
     method = wanted_method(options.pop("equalize", None), str(reference))
-    values = check_options(load, options, str(reference), given)
+    values = check_options(load, options, str(reference).rstrip(":"), given)
     try:
         model = load(reference.name, device=device, **values, **given)
     except SidecarError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -33,10 +33,12 @@ def bench_models(
     label_map: str | None = None,
     device: str = "auto",
     quality: str = "original",
+    begins: Callable[[str, int], None] = lambda name, frames: None,
 ) -> list[dict[str, Any]]:
     """For each model what `BenchResult` has, its name, and the bytes by which the process grew with it.
 
-    BadRequest for a job without shapes, or of another task; ModelError for a model that detects nothing by its kind.
+    `begins` hears of each model, and how many frames it is shown. BadRequest for a job without shapes, or of another
+    task; ModelError for a model that detects nothing by its kind.
     """
     rows, models = [], load_models(config)
     mapping = load_label_map(label_map) if label_map else None
@@ -48,6 +50,7 @@ def bench_models(
         truth = truth_of(work.labels, get_annotations(session, job.id))
         places = [(job, frame) for frame in job.frames]
         for reference in references:
+            begins(reference, len(places))
             before = resident_bytes()
             loaded = open_named(reference, models, device=device)
             try:

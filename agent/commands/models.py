@@ -77,9 +77,13 @@ def bench(
     from agent.bench.models import bench_models
 
     config = values["config"]
+
+    def begins(name: str, frames: int) -> None:
+        click.echo(f"{name}: {frames} frames", err=True)
+
     rows = bench_models(
         references, server_settings(values), truth, task,
-        config=config, label_map=label_map, device=device, quality=quality,
+        config=config, label_map=label_map, device=device, quality=quality, begins=begins,
     )  # fmt: skip
     if as_json:
         click.echo(json.dumps(rows, indent=2))

@@ -26,7 +26,7 @@ def open_model(
     if parsed.scheme not in SCHEMES:
         return load_model(reference, device=device, options=options)
     module = importlib.import_module(f"agent.compose.{parsed.scheme}")
-    parts = Parts(str(parsed), device, opener)
+    parts = Parts(str(parsed).rstrip(":"), device, opener)
     try:
         return load_with(module.load, parsed, device=device, options=options or {}, parts=parts)
     except BaseException:

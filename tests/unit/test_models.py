@@ -191,9 +191,9 @@ def test_options_of_the_right_types(plug):
         ("count", 1.5, "a whole number"),
         ("count", True, "a whole number"),
         ("flag", 1, "true or false"),
-        ("names", [1], "a list of text or text"),
-        ("sides", "12", "a list of a whole number or a number"),
-        ("table", [], "Mapping"),
+        ("names", [1], "a list of texts or text"),
+        ("sides", "12", "a list of whole numbers or numbers"),
+        ("table", [], "a table"),
         ("mode", "c", r"'a' \| 'b'"),
     ],
 )
@@ -209,6 +209,9 @@ def test_options_that_are_unknown_or_missing(plug):
     )
     with pytest.raises(ConfigError, match=r"unknown option 'cuont', allowed: text, number, .*mean 'count'"):
         load_model("mine:x", options={"cuont": 1})
+    for taken_for_one in ("threshold", "thresold"):
+        with pytest.raises(ConfigError, match="did you mean --threshold, or `threshold` in the model's table"):
+            load_model("mine:x", options={taken_for_one: 0.5})
     with pytest.raises(ConfigError, match="option 'token' is missing"):
         load_model("needy:x")
     assert load_model("free:x", options={"anything": 1}).labels[0].name == "anything"
