@@ -50,7 +50,7 @@ class Buffers:
         # The loan is an object of its own, so that its end can be noticed; whatever looks at the memory holds it.
         loan = (ctypes.c_ubyte * size).from_buffer(block)  # type: ignore[arg-type]
         weakref.finalize(loan, self._give, block).atexit = False
-        return np.frombuffer(loan, np.uint8).reshape(height, width, 3)
+        return np.frombuffer(memoryview(loan), np.uint8).reshape(height, width, 3)
 
     def _take(self, size: int) -> NDArray[np.uint8]:
         with self._lock:

@@ -140,7 +140,7 @@ def _pixels(frame: VideoFrame, size: Size | None) -> NDArray[np.uint8]:
         _check_shape((frame.width, frame.height), size)
         frame = frame.reformat(width=size[0], height=size[1], format="rgb24")
     (plane,) = frame.reformat(format="rgb24").planes
-    rows = np.frombuffer(plane, np.uint8).reshape(frame.height, plane.line_size)
+    rows = np.frombuffer(memoryview(plane), np.uint8).reshape(frame.height, plane.line_size)
     pixels = BUFFERS.empty(frame.height, frame.width)
     pixels[:] = rows[:, : 3 * frame.width].reshape(pixels.shape)
     return pixels
