@@ -86,15 +86,14 @@ def nothing_matches(
 
 def _about_types(own: str, theirs: str) -> str:
     """What helps where a name is the same and the types do not go together; no mapping does."""
+    wanted = {"skeleton": own, "any": own, "mask": "mask, polygon or any", "polygon": "mask, polygon or any"}
+    fits = f"a task's label of the type {wanted.get(own, f'{own} or any')} fits"
     if theirs == "rectangle" and own in ("mask", "skeleton"):
-        return f"many models give rectangles instead by -p shape=rectangle, and a task's label of the type {own} fits"
-    wanted = own if "skeleton" in (own, theirs) or own == "any" else f"{own} or any"
+        return f"many models give rectangles instead by -p shape=rectangle, and {fits}"
     if own == "rectangle" and theirs in ("mask", "polygon", "skeleton"):
         what = "a skeleton" if theirs == "skeleton" else "a mask"
-        return (
-            f"a `chain:` makes {what} of each rectangle (docs/compositions.md), and a label of the type {wanted} fits"
-        )
-    return f"a task's label of the type {wanted} fits"
+        return f"a `chain:` makes {what} of each rectangle (docs/compositions.md), and {fits}"
+    return fits
 
 
 def strangers(label_map: LabelMap | None, model_labels: Sequence[Label]) -> tuple[str, ...]:

@@ -11,7 +11,6 @@ from typing import Any
 
 from agent.errors import ConfigError
 
-
 BESIDE = {
     name: f"--{name.replace('_', '-')}, or `{name}` in the model's table of service.toml"
     for name in ("threshold", "label_map", "batch_size")

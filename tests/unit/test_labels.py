@@ -369,7 +369,8 @@ class TestTypesThatDoNotFit:
             ("rectangle", "skeleton", "a `chain:` makes a skeleton of each rectangle"),
             ("skeleton", "rectangle", "-p shape=rectangle"),
             ("mask", "rectangle", "-p shape=rectangle"),
-            ("mask", "ellipse", "a task's label of the type mask or any fits"),
+            ("mask", "ellipse", "a task's label of the type mask, polygon or any fits"),
+            ("ellipse", "mask", "a task's label of the type ellipse or any fits"),
         ],
     )
     def test_what_would_help(self, own, theirs, helps):
