@@ -25,6 +25,8 @@ class BoxReader:
     """Gives what a box detector's head finds, as rectangles, masks or skeletons."""
 
     def __init__(self, head: Head, names: Sequence[str], given: Mapping[str, Any], owner: str) -> None:
+        # Lists of names that begin with the background's fit as they are.
+        names = [*[""] * (head.first_class if names[0] else 0), *names]
         self._head, self._names, self._owner, self.threshold = head, names, owner, head.threshold
         self._iou = given.get("nms_iou", head.iou)
         self._limit = given.get("max_detections", 300)

@@ -105,6 +105,8 @@ class Head:
     """How many points a candidate has (`more`: x, y in input pixels, score)."""
     point_names: tuple[str, ...] = ()
     """The points' names where the family has only one set."""
+    first_class: int = 0
+    """The number of the first class; where it is 1, names may begin with one for the background, or without."""
     turned: bool = False
     """Whether boxes are turned (`more`: radians, clockwise)."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from adapters._networks import grids, queries, regions, tags, yolo
+from adapters._networks import finished, grids, queries, regions, tags, yolo
 from adapters._networks.head import AnyHead
 from adapters._networks.signature import Signature
 from agent.contract import ConfigError, ModelLoadFailed
@@ -22,6 +22,8 @@ FAMILIES: Mapping[str, Callable[[Signature], AnyHead | None]] = {
     "yolov8": yolo.yolov8,
     "nanodet": grids.nanodet,
     "fastestdet": grids.fastestdet,
+    "tensorflow": finished.tensorflow,
+    "caffe": finished.caffe,
     "labelled": queries.labelled,
     "ssd": queries.ssd,
     "detr": queries.detr,

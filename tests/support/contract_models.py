@@ -100,6 +100,20 @@ def nanodet(shop: Shop) -> Built:
     return constant(shop, "nanodet", {"o": rows}, labels=["cat", "dog"])
 
 
+def tensorflow(shop: Shop) -> Built:
+    boxes = np.float32([(0.3, 0.1, 0.7, 0.9), (0.4, 0.2, 0.6, 0.5)])
+    outputs = {
+        "detection_boxes": boxes, "detection_classes": np.float32([2, 1]), "detection_scores": np.float32([0.9, 0.4]),
+        "num_detections": np.float32(2),
+    }  # fmt: skip
+    return constant(shop, "tensorflow", outputs, labels=["cat", "dog"])
+
+
+def caffe(shop: Shop) -> Built:
+    rows = np.float32([(0, 2, 0.9, 0.1, 0.3, 0.9, 0.7), (0, 1, 0.4, 0.2, 0.4, 0.5, 0.6), (-1, 0, 0, 0, 0, 0, 0)])
+    return constant(shop, "caffe", {"o": rows[None]}, labels=["cat", "dog"])
+
+
 # ------------------------------------------------------------------------------------------------ hf
 
 

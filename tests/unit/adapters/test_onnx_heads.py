@@ -5,6 +5,7 @@ plain resize has two scales.
 """
 
 import numpy as np
+import onnx
 import pytest
 
 from agent.contract import Context, Frame
@@ -290,6 +291,58 @@ def test_labelled_boxes_scores_and_numbers(tmp_path, flat):
     loaded = load(path)
     assert loaded.facts["head"] == "labelled"
     assert boxes_of(loaded) == [("dog", 0.9, STRETCHED)]
+
+
+def detections(count=3):
+    """What TensorFlow's Object Detection API gives: shares, y first."""
+    boxes, classes, scores = np.zeros((count, 4)), np.ones(count), np.zeros(count)
+    boxes[0], classes[0], scores[0] = (0.25, 0.375, 0.75, 0.625), 2, 0.9
+    boxes[1], classes[1], scores[1] = (0, 0, 1, 1), 3, 0.02
+    return np.float32(boxes), np.float32(classes), np.float32(scores)
+
+
+TALL = ("dog", 0.9, (48.0, 16.0, 80.0, 48.0))
+"""In a frame of 128 x 64 whose input is stretched: x from 0.375 to 0.625, y from 0.25 to 0.75."""
+
+
+@pytest.mark.parametrize("names", [NAMES, ["background", *NAMES]], ids=["from one", "background first"])
+def test_tensorflows_detections(tmp_path, names):
+    boxes, classes, scores = detections()
+    outputs = {
+        "detection_anchor_indices": np.zeros(3, np.float32), "detection_boxes": boxes, "detection_classes": classes,
+        "detection_multiclass_scores": np.zeros((3, 4), np.float32), "detection_scores": scores,
+        "num_detections": np.float32(2).reshape(()), "raw_detection_boxes": np.zeros((50, 4), np.float32),
+        "raw_detection_scores": np.zeros((50, 4), np.float32),
+    }  # fmt: skip
+    path = constant_graph(tmp_path / "m.onnx", outputs, channels_last=True, dtype=onnx.TensorProto.UINT8)
+    loaded = load(path, labels=names)
+    assert loaded.facts["head"] == "tensorflow (TensorFlow's Object Detection API)"
+    assert [label.name for label in loaded.labels] == NAMES
+    assert boxes_of(loaded) == [TALL]
+
+
+@pytest.mark.parametrize("order", [("a", "b", "c", "d"), ("c", "a", "d", "b"), ("d", "c", "b", "a")])
+def test_detections_of_tensorflow_lite_have_no_names(tmp_path, order):
+    """Their order is another in each release; classes count from 0."""
+    boxes, classes, scores = detections()
+    values = dict(zip("abcd", (boxes, classes - 1, scores, np.float32(2)), strict=True))
+    outputs = {f"StatefulPartitionedCall:{number}": values[letter] for number, letter in enumerate(order)}
+    loaded = load(constant_graph(tmp_path / "m.onnx", outputs, channels_last=True), labels=NAMES)
+    assert loaded.facts["head"] == "tensorflow (TFLite_Detection_PostProcess)"
+    assert boxes_of(loaded) == [TALL]
+    assert loaded.facts["preparation"] == "stretch, rgb, (x*1 - 127.5) / 127.5"
+
+
+@pytest.mark.parametrize("names", [NAMES, ["", *NAMES]])
+def test_rows_of_caffes_ssd(tmp_path, names):
+    rows = np.zeros((1, 5, 7), np.float32)
+    rows[0, 0] = (0, 2, 0.9, 0.375, 0.25, 0.625, 0.75)
+    rows[0, 1] = (0, 1, 0.01, 0, 0, 1, 1)
+    rows[0, 2] = (-1, 0, 0, 0, 0, 0, 0)
+    rows[0, 3] = (0, 1, 0.9, 0, 0, 1, 1)  # what comes after the end is none
+    loaded = load(constant_graph(tmp_path / "m.onnx", {"out": rows}), labels=names)
+    assert loaded.facts["head"] == "caffe"
+    assert boxes_of(loaded) == [TALL]
 
 
 def test_ssd_with_its_background_first(tmp_path):
