@@ -191,6 +191,35 @@ class TestSignals:
             process.signal(signal.SIGTERM)
             assert process.ended() == 0
 
+    def test_after_a_hangup_with_other_labels_requests_are_judged_by_them(self, slow, person):
+        function = slow.function()
+        with serve(slow.file) as process:
+            process.ready()
+            request = ordered(person, function, slow.task(1))
+            person.until(request, lambda got: got.json()["status"] == "finished")
+            good, other = slow.file.read_text(), slow.folder / "other.py"
+            other.write_text(SLOW.replace('"thing"', '"something else"'))
+            slow.file.write_text(good.replace(str(slow.folder / "slow.py"), str(other)))
+            process.signal(signal.SIGHUP)
+            said = "label 'thing': the model does not have it"
+            process.until(lambda: said in str(process.page.status()))
+            request = ordered(person, function, slow.task(1))
+            time.sleep(1)
+            assert person.get(request).json()["status"] == "queued"
+            slow.file.write_text(good)
+            process.signal(signal.SIGHUP)
+            person.until(request, lambda got: got.json()["status"] == "finished")
+            process.signal(signal.SIGTERM)
+            assert process.ended() == 0
+
+    def test_a_function_is_served_as_soon_as_it_is_registered(self, slow, person):
+        with serve(slow.file) as process:
+            process.until(lambda: "without a function: slow" in str(process.page.status()))
+            request = ordered(person, slow.function(), slow.task(1))
+            person.until(request, lambda got: got.json()["status"] == "finished")
+            process.signal(signal.SIGTERM)
+            assert process.ended() == 0
+
     def test_a_model_that_never_comes_back_does_not_keep_it_alive(self, slow, person):
         (slow.folder / "slow.py").write_text(SLOW.replace("time.sleep(0.2)", "time.sleep(1000)"))
         function, task = slow.function(), slow.task(1)
@@ -236,8 +265,9 @@ class TestBeginning:
         assert len(list(sandbox.requests)) == before
 
     def test_a_file_that_is_not_there(self, tmp_path):
-        assert sidecar("serve", "--config", tmp_path / "nothing.toml").returncode == 2
-        assert sidecar("serve").returncode == 2
+        missing = tmp_path / "nothing.toml"
+        done = sidecar("serve", "--config", missing)
+        assert (done.returncode, f"Error: {missing}: cannot be read: " in done.stderr) == (2, True)
 
     def test_it_says_what_it_opens(self, slow):
         slow.function()

@@ -157,6 +157,7 @@ class FunctionServer:
         if known is not None and record.status != "failed" and record.description == known.description:
             return known
         function = get_function(self.queue.session, self.queue.function)
+        self._place.reach.answered(self.queue.function)
         if function is None:
             raise FunctionGone
         description = record.description

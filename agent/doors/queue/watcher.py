@@ -38,6 +38,8 @@ class Watcher:
         self._jitter, self._clock = jitter, clock
         self._first = self._pause = FIRST_PAUSE
         self._stream: Stream | None = None
+        self._opened = False
+        """Whether the last try got as far as a stream."""
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"watch-{queue.function}", daemon=True)
@@ -72,7 +74,8 @@ class Watcher:
                 log.info("function %d: no event stream: %s", self._queue.function, error)
                 longest *= 10
             except ServerError as error:
-                log.info("function %d: the event stream broke: %s", self._queue.function, error)
+                what = "broke" if self._opened else "cannot be opened"
+                log.info("function %d: the event stream %s: %s", self._queue.function, what, error)
             except Exception:  # half deaf is worse than late: the thread lives on
                 log.exception("function %d: the event stream cannot be read", self._queue.function)
             if self._stop.is_set():
@@ -83,7 +86,9 @@ class Watcher:
             self._stop.wait(pause * (0.5 + self._jitter()))
 
     def _listen(self) -> None:
+        self._opened = False
         stream = self._queue.watch()
+        self._opened = True
         began = self._clock()
         with self._lock:
             self._stream = stream
