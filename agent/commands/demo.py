@@ -56,7 +56,7 @@ def _run(
     report: Path | None,
     preview: Path,
 ) -> int:
-    from agent.commands.running import SKIPPED, run_annotation
+    from agent.commands.running import run_annotation
     from agent.config import ServerSettings
     from agent.cvat.create import create_image_task
     from agent.cvat.session import open_session
@@ -77,8 +77,6 @@ def _run(
             target, ledger = Target("task", task), folder / "ledger.sqlite3"
             code = run_annotation(server, target, options, preview=preview, report=report, ledger=ledger, kept=False)
             click.echo(f"read back   {_count_stored(session, task)} annotations from the server")
-    if code in (0, SKIPPED):
-        click.echo(f"pictures    {preview / 'contact-sheet.jpg'}")
     return code
 
 

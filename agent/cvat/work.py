@@ -6,7 +6,7 @@ Job endpoints first: somebody who is only the assignee of a job gets 403 on ever
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -88,10 +88,10 @@ def find_work(
     if target.kind == "job":
         rows = [session.request("GET", f"/api/jobs/{target.id}").json()]
     else:
-        listed = pages(session, "/api/jobs", {f"{target.kind}_id": target.id})
+        listed = list(pages(session, "/api/jobs", {f"{target.kind}_id": target.id}))
         rows = [row for row in listed if _wanted(row, ground_truth)]
         if not rows:
-            raise _nothing(session, target)
+            raise _nothing(session, target, listed)
     rows = _with_pictures(rows, target)
     by_task: dict[int, list[dict[str, Any]]] = {}
     for row in sorted(rows, key=lambda row: (row["task_id"], row["start_frame"], row["id"])):
@@ -110,13 +110,17 @@ def _wanted(row: Mapping[str, Any], ground_truth: bool) -> bool:
     return row["type"] == "annotation" or (ground_truth and row["type"] == "ground_truth")
 
 
-def _nothing(session: Session, target: Target) -> BadRequest:
-    """Why there are no jobs; asks the server whether the thing exists at all."""
+def _nothing(session: Session, target: Target, listed: Sequence[Any]) -> BadRequest:
+    """Why there are no jobs to annotate among those listed; asks the server whether the thing exists at all."""
+    where, place = "", session.settings.organization
+    if place is not None:
+        name = f"the organization {place!r}" if place else "the personal workspace"
+        where = f", in {name}; is that the right one? (--organization)"
     try:
         found = session.request("GET", f"/api/{target.kind}s/{target.id}").json()
     except ServerRefused as error:
         if error.status == 403:
-            return BadRequest(f"{target}: this user has no job in it")
+            return BadRequest(f"{target}: this user has no job in it{where}")
         if target.kind == "task" and error.status == 404 and (job := _job_of_that_number(session, target.id)):
             raise ServerRefused(
                 f"{error}; did you mean --job {target.id}, of task {job['task_id']}?", status=404
@@ -124,6 +128,8 @@ def _nothing(session: Session, target: Target) -> BadRequest:
         raise
     if target.kind == "task" and not found.get("size"):
         return BadRequest(f"{target}: it has no data yet")
+    if not listed and where:
+        return BadRequest(f"{target}: it has no jobs{where}")
     return BadRequest(f"{target}: it has no annotation jobs (ground truth jobs count if --ground-truth is given)")
 
 

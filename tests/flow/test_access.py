@@ -78,6 +78,15 @@ def test_what_does_not_exist_is_told(sandbox, target, said, capsys):
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("given", "said"), [("lab", "the organization 'lab'"), ("", "the personal workspace")])
+def test_a_task_of_elsewhere_is_told(sandbox, organization, session, given, said, capsys):
+    task = make_image_task(session if given else organization, count=1)
+    assert run(sandbox, "annotate", "--task", task, "--organization", given) == 2
+    text = capsys.readouterr().err
+    assert f"Error: task {task}: " in text
+    assert f", in {said}; is that the right one? (--organization)" in text
+
+
 def test_a_jobs_number_in_place_of_its_tasks_is_noticed(sandbox, session, capsys):
     task = make_image_task(session, count=4, segment_size=1)
     (work,) = find_work(session, Target("task", task))
