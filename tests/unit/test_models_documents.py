@@ -1,0 +1,60 @@
+"""What the documents say was run, was: each row names a test that is there, and nothing is without a row."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from adapters._networks.files import FORMATS
+from adapters._networks.heads import _ELSEWHERE, FAMILIES
+from adapters.huggingface.tasks import TASKS as HUB_TASKS
+from adapters.opencv import _MODELS as OPENCV
+from adapters.roboflow.forms import TASKS as ROBOFLOW_TASKS
+from agent.model_parts import SCHEMES
+
+ROOT = Path(__file__).resolve().parents[2]
+TEST = re.compile(r"`((?:contract|flow|unit)/[\w/]+\.py)(?:::(\w+))?`")
+
+
+def rows(document, heading):
+    """The rows of the first table below a heading, as lists of cells."""
+    text = (ROOT / "docs" / document).read_text(encoding="utf-8").partition(heading)[2]
+    lines = text[text.index("| --- |") :].splitlines()[1:]
+    table = lines[: next((n for n, line in enumerate(lines) if not line.startswith("|")), len(lines))]
+    return [[cell.strip() for cell in line.strip().strip("|").split(" | ")] for line in table]
+
+
+MENUS = rows("menus.md", "# The models of CVAT's menus")
+RUN = rows("models.md", "## What was run")
+
+
+@pytest.mark.parametrize("row", [*MENUS, *RUN], ids=lambda row: row[0])
+def test_a_row_names_tests_that_are_there(row):
+    named = TEST.findall(row[-1])
+    assert named or row[-1] == "the same"
+    for file, name in named:
+        path = ROOT / "tests" / file
+        assert path.is_file(), file
+        if name:
+            assert re.search(rf"^def {name}\(", path.read_text(encoding="utf-8"), re.MULTILINE), f"{file}::{name}"
+
+
+def test_rows_that_say_the_same_have_one_to_be_the_same_as():
+    assert MENUS[0][-1] != "the same"
+    assert len(MENUS) > 20
+
+
+def test_whatever_is_named_anywhere_in_the_documents_is_there():
+    for document in (ROOT / "docs").glob("*.md"):
+        for file, name in TEST.findall(document.read_text(encoding="utf-8")):
+            path = ROOT / "tests" / file
+            assert path.is_file(), f"{document.name}: {file}"
+            assert not name or f"def {name}(" in path.read_text(encoding="utf-8"), f"{document.name}: {name}"
+
+
+def test_nothing_that_can_be_loaded_is_without_a_row():
+    said = " ".join(row[0] for row in RUN)
+    words = {*re.findall(r"`([\w:-]+)`", said)}
+    wanted = {*FAMILIES, *_ELSEWHERE, *(task.name for task in HUB_TASKS), *ROBOFLOW_TASKS, *OPENCV, *SCHEMES}
+    assert wanted - words == set()
+    assert [name for name in FORMATS.values() if name not in said] == []
