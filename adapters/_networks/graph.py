@@ -151,7 +151,15 @@ def _inputs(inputs: Sequence[Port], owner: str, alone: bool) -> tuple[Port, dict
         pictures = [port for port in inputs if len(port.shape) == 3 and 3 in (port.shape[0], port.shape[2])]
     listing = ", ".join(map(str, inputs))
     if len(pictures) != 1:
-        raise ModelLoadFailed(f"{owner}: got the inputs {listing}, allowed: one of (N, 3, H, W) or (N, H, W, 3)")
+        # People point at the second file of a pair, too.
+        second = (
+            "; a decoder is the option `decoder` of its encoder, a tracker's head the option `head` of opencv:nanotrack"
+            if not pictures and len(inputs) > 1
+            else ""
+        )
+        raise ModelLoadFailed(
+            f"{owner}: got the inputs {listing}, allowed: one of (N, 3, H, W) or (N, H, W, 3){second}"
+        )
     others = {}
     for port in inputs:
         name = port.name.lower()

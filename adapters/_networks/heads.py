@@ -53,8 +53,14 @@ def choose_head(signature: Signature, head: str, owner: str) -> AnyHead:
             return found
     raise ModelLoadFailed(
         f"{owner}: unknown kind of head: for a {signature.width}x{signature.height} picture the graph gives"
-        f" {signature}{_guess(signature)}; known heads: {', '.join(FAMILIES)} (option 'head')"
+        f" {signature}{_guess(signature)}{_named(signature)}; known heads: {', '.join((*FAMILIES, *_ELSEWHERE))}"
+        " (option 'head')"
     )
+
+
+def _named(signature: Signature) -> str:
+    """How many names there are, where they are what does not fit."""
+    return "" if signature.classes is None else f"; {signature.classes} class names were given"
 
 
 def _guess(signature: Signature) -> str:

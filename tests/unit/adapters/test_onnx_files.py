@@ -103,8 +103,10 @@ def test_real_graphs_of_other_kinds_are_refused(assets):
         "osnet_x0_25_msmt17.onnx", "espnetv2_s2.0_voc_384.onnx", "nanotrackv2_backbone_dyn.onnx",
         "nanotrackv2_head_sim.onnx", "squeezenet_v1.1_227.onnx", "promptseg_decoder.onnx",
     ):  # fmt: skip
-        with pytest.raises(ModelLoadFailed, match=r"unknown kind of head|got the inputs"):
+        with pytest.raises(ModelLoadFailed, match=r"unknown kind of head|got the inputs") as refused:
             load_model(f"local:{assets / 'weights' / name}", device="cpu")
+        second = name in ("nanotrackv2_head_sim.onnx", "promptseg_decoder.onnx")
+        assert ("the option `decoder` of its encoder" in str(refused.value)) == second
 
 
 def test_the_version_is_of_the_content_and_of_its_data_beside(tmp_path):
