@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from adapters._crops import crop
 from adapters._networks.detectors import running_facts
 from adapters._networks.files import open_weights
 from adapters._networks.graph import Graph, open_graph, prepared
@@ -73,18 +74,3 @@ class NetworkReidentifier:
             which = int(np.flatnonzero(~np.isfinite(lengths) | (lengths == 0))[0])
             raise BadPrediction(f"{self._graph.owner}: the descriptor of rectangle {which} is NaN, infinite or all 0")
         return np.asarray(rows / lengths, np.float32)
-
-
-def crop(image: NDArray[np.uint8], rectangle: Rectangle) -> NDArray[np.uint8]:
-    """The pixels in a rectangle, turned upright, at least one; what is outside of the picture is left out."""
-    if rectangle.rotation:
-        import cv2
-
-        centre = ((rectangle.left + rectangle.right) / 2, (rectangle.top + rectangle.bottom) / 2)
-        turn = cv2.getRotationMatrix2D(centre, rectangle.rotation, 1)
-        image = np.asarray(cv2.warpAffine(image, turn, (image.shape[1], image.shape[0])), np.uint8)
-    height, width = image.shape[:2]
-    left = min(max(0, round(rectangle.left)), width - 1)
-    top = min(max(0, round(rectangle.top)), height - 1)
-    right, bottom = max(left + 1, round(rectangle.right)), max(top + 1, round(rectangle.bottom))
-    return image[top:bottom, left:right]

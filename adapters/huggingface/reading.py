@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
-from adapters.huggingface.crops import crop
+from adapters._crops import crop
 from adapters.huggingface.opening import Opened
 from adapters.huggingface.pictures import picture, size_text
 from adapters.huggingface.recognition import LineRecognizer
@@ -60,7 +60,7 @@ class TextReader:
         found: list[Line] = []
         for start in range(0, len(rectangles), self.batch_size):
             part = rectangles[start : start + self.batch_size]
-            found += self._recognizer.lines([crop(frame, rectangle) for rectangle in part])
+            found += self._recognizer.lines([Frame(frame.index, frame.name, crop(frame.image, one)) for one in part])
         return found
 
     def detect(self, frames: Sequence[Frame], context: Context) -> list[list[Detection]]:

@@ -150,6 +150,17 @@ def test_weights_that_are_missing_are_told_before_a_runtime_is_looked_for(tmp_pa
         load_model(f"local:{tmp_path / 'm.xml'}")
 
 
+def test_weights_beside_an_onnx_file_that_are_missing_are_told(tmp_path):
+    import onnx
+
+    model = onnx.load(str(onnx_file(tmp_path)))
+    onnx.save(model, str(tmp_path / "big.onnx"), save_as_external_data=True, location="big.onnx.data", size_threshold=0)
+    load_model(f"local:{tmp_path}/big.onnx", device="cpu").close()
+    (tmp_path / "big.onnx.data").unlink()
+    with pytest.raises(ModelLoadFailed, match=r"big\.onnx: onnxruntime cannot load it: .*big\.onnx\.data"):
+        load_model(f"local:{tmp_path}/big.onnx", device="cpu")
+
+
 # ------------------------------------------------------------------------------------------------ numbers that are none
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from adapters._crops import crop
 from adapters._torch import import_torch
-from adapters.huggingface.crops import crop
 from adapters.huggingface.masks import filled, mask_of, parts, polygon_of, rectangle_of
 from adapters.huggingface.queries import Queries
 from adapters.huggingface.recognition import ctc_line
@@ -192,13 +192,16 @@ def test_a_crop_is_turned_back():
     image = np.zeros((100, 100, 3), np.uint8)
     image[40:60, 20:80] = 50
     image[40:60, 20:30] = 250
-    upright = crop(Frame(0, "f", image), Rectangle(20, 40, 80, 60)).image
+    upright = crop(image, Rectangle(20, 40, 80, 60))
     np.testing.assert_array_equal(upright, image[40:60, 20:80])
     # The same line turned by a quarter, clockwise: its bright end is on top.
-    turned = Frame(0, "f", np.rot90(image, -1).copy())
-    back = crop(turned, Rectangle(20, 40, 80, 60, 90)).image
+    turned = np.rot90(image, -1).copy()
+    back = crop(turned, Rectangle(20, 40, 80, 60, 90))
     assert back.shape == (20, 60, 3)
     assert back[:, 2:8].mean() > 240
     assert back[:, 15:55].mean() == pytest.approx(50, abs=2)
-    assert crop(turned, Rectangle(-50, -50, -40, -45)).image.max() == 0
-    assert crop(turned, Rectangle(5, 5, 5, 5)).image.shape == (1, 1, 3)
+    assert crop(turned, Rectangle(-50, -50, -40, -45, 5)).max() == 0
+    assert crop(turned, Rectangle(5, 5, 5, 5)).shape == (1, 1, 3)
+    # A full turn, in four: each pixel comes from where it was.
+    for rotation in (0.0, 360.0):
+        np.testing.assert_array_equal(crop(image, Rectangle(20, 40, 81, 60, rotation)), image[40:60, 20:81])
