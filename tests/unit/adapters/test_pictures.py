@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters._networks.pictures import Recipe, place
+from adapters._networks.pictures import Recipe, place, placement
 
 RGB = np.array([10, 100, 200], np.uint8)
 
@@ -55,3 +55,12 @@ def test_a_box_goes_there_and_back(resize, width, height):
     assert (inside[:, [1, 3]] <= 48 + 1e-3).all()
     np.testing.assert_allclose(placement.to_frame(inside, width, height), box, atol=max(width, height) * 1e-4)
     assert np.isfinite(target).all()
+
+
+@pytest.mark.parametrize("resize", ["letterbox", "letterbox-top-left"])
+def test_the_longer_side_fills_the_input(resize):
+    """Of 23 * (416 / 23) a computer makes 415.99…: no pixel may be lost to that."""
+    for side in (416, 640, 1024):
+        for width in range(1, 3000, 7):
+            where = placement(width, max(1, width // 2), side, side, Recipe(resize=resize))
+            assert where.scale_x * width == pytest.approx(side, abs=1e-6)
