@@ -128,6 +128,8 @@ class GatewaySettings:
     prefetch_mb: Positive = 256.0
     max_body_mb: Positive = 64.0
     max_megapixels: Positive = 100.0
+    memory_mb: Positive = 1024.0
+    """What the bodies and decoded pictures of all calls together may hold."""
     timeout: Positive = 110.0
     """Seconds for one call; CVAT waits 120 and its proxy 60 for people."""
     concurrency: Count = 32

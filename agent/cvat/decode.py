@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +11,7 @@ import simplejpeg
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from agent.cvat.buffers import BUFFERS
+from agent.errors import SidecarError
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -34,12 +35,18 @@ class TooLarge(BadPicture):
 
 
 def decode_picture(
-    content: bytes, size: Size | None = None, *, limit: int = PIXEL_LIMIT, formats: tuple[str, ...] | None = None
+    content: bytes,
+    size: Size | None = None,
+    *,
+    limit: int = PIXEL_LIMIT,
+    formats: tuple[str, ...] | None = None,
+    admit: Callable[[int], None] = lambda pixels: None,
 ) -> NDArray[np.uint8]:
     """The picture in a file's bytes, turned as its EXIF orientation says, in the size that the server says it has.
 
     Transparent pictures lose their alpha, as the browser's canvas and CVAT's compressed copies do. `limit` bounds the
     pixels, before they are decoded; `formats` are Pillow's names of those that may come (all where it is not said).
+    `admit(pixels)` is asked before they are decoded; what it raises is raised.
     """
     if Image.MAX_IMAGE_PIXELS is not None and Image.MAX_IMAGE_PIXELS < PIXEL_LIMIT:
         # Pillow's own limit is lower; maps and panoramas are larger than that, and CVAT shows them.
@@ -48,11 +55,12 @@ def decode_picture(
         with Image.open(io.BytesIO(content), formats=formats) as picture:
             if picture.width * picture.height > (limit := min(limit, PIXEL_LIMIT)):
                 raise TooLarge(f"got {picture.width}x{picture.height} pixels, allowed: {limit:,} in all")
+            admit(picture.width * picture.height)
             if (image := _quick_jpeg(picture, content)) is None:
                 picture.load()
                 image = np.array(_rgb(ImageOps.exif_transpose(picture)))
             return _fitted(image, size)
-    except BadPicture:
+    except (BadPicture, SidecarError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise TooLarge(f"it has far too many pixels, allowed: {limit:,} in all") from error

@@ -8,6 +8,7 @@ import threading
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import httpx
 import numpy as np
@@ -188,6 +189,36 @@ def test_a_body_that_does_not_come_and_one_whose_sender_hangs_up():
             with socket.create_connection(("127.0.0.1", port), timeout=10) as gone:
                 gone.sendall(head)
         until(lambda: stage.call("finder", GOOD).status_code == 200, "their places were never given back")
+
+
+def test_slow_senders_keep_nobody_out():
+    with staged({"finder": Watched()}, concurrency=1, timeout=5) as stage, ExitStack() as stack:
+        port = httpx.URL(stage.gateway.url).port
+        for _ in range(5):
+            slow = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
+            slow.sendall(b"POST /api/function_invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{")
+        assert works(stage)
+
+
+def test_memory_of_all_calls_together_is_bounded():
+    """A picture of 320x240 takes 225 KiB, its body less than 20."""
+    finder = Watched(batch_size=1)
+    with staged({"finder": finder}, memory_mb=0.6) as stage, ThreadPoolExecutor(8) as pool:
+        finder.gate.clear()
+        picture = {"image": image_of(picture_bytes(1, size=(320, 240)))}
+        held = [pool.submit(stage.call, "finder", picture) for _ in range(2)]
+        until(lambda: finder.began.is_set() and stage.shared.pool.record("finder").depth == 1, "they never came")
+        answer = stage.call("finder", picture)
+        refused(answer, 429, "the calls that are being answered fill 0.6 MiB")
+        assert answer.headers["Retry-After"] == "1"
+        large = {**picture, "padding": "x" * 200_000}
+        refused(stage.call("finder", large), 429, "the calls that are being answered fill 0.6 MiB")
+        finder.gate.set()
+        assert [call.result(20).status_code for call in held] == [200] * 2
+        until(lambda: not stage.gateway.memory_held, "memory was not given back")
+        # Whoever is alone may have what the other bounds allow.
+        assert stage.call("finder", {"image": image_of(picture_bytes(1, size=(900, 600)))}).status_code == 200
+        until(lambda: not stage.gateway.memory_held, "memory was not given back")
 
 
 def test_as_many_calls_as_are_allowed():

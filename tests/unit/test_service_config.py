@@ -53,6 +53,7 @@ prefetch = false
 prefetch_mb = 32
 max_body_mb = 8
 max_megapixels = 50
+memory_mb = 512
 timeout = 55
 concurrency = 4
 

@@ -18,11 +18,11 @@ from typing import Any
 
 from agent.cvat.login import has_login
 from agent.doors import Shared
+from agent.doors.gateway.budget import Budget
 from agent.doors.gateway.call import Call
 from agent.doors.gateway.detector import Detecting
 from agent.doors.gateway.payload import Picture
 from agent.doors.gateway.reading import Reading
-from agent.doors.gateway.window import Budget
 from agent.errors import BadPrediction, SidecarError
 
 log = logging.getLogger(__name__)

@@ -27,7 +27,7 @@ class Answering:
     menu: Menu
     ahead: Ahead
 
-    def answer(self, model: str, body: bytes, call: Call, megapixels: float) -> bytes:
+    def answer(self, model: str, body: bytes, call: Call) -> bytes:
         """The reply for a call's body. A SidecarError says why there is none."""
         self.menu.settings(model)
         payload = Payload.parse(body)
@@ -35,20 +35,20 @@ class Answering:
             call.check()
             match hosted.loaded.kind:
                 case "detector":
-                    return self._detect(hosted, payload, call, megapixels)
+                    return self._detect(hosted, payload, call)
                 case "interactor":
-                    return self._interact(hosted, payload, call, megapixels)
+                    return self._interact(hosted, payload, call)
                 case "tracker":
-                    return self._track(hosted, payload, call, megapixels)
-            return self._match(hosted, payload, call, megapixels)
+                    return self._track(hosted, payload, call)
+            return self._match(hosted, payload, call)
 
     def _begin(self, kind: str, hosted: HostedModel, what: str = "a picture") -> Request:
         return self.shared.activity.begin("gateway", kind, hosted.id, what, quiet=True)
 
-    def _detect(self, hosted: HostedModel, payload: Payload, call: Call, megapixels: float) -> bytes:
+    def _detect(self, hosted: HostedModel, payload: Payload, call: Call) -> bytes:
         naming = self.menu.naming(hosted.settings, hosted.loaded.labels)
         detecting = Detecting(hosted, naming, asked_threshold(payload))
-        picture = payload.picture(megapixels)
+        picture = payload.picture(call)
         if (reply := self.ahead.find(detecting, picture, call)) is not None:
             with self._begin("detect", hosted, "a picture that was read ahead"):
                 return reply
@@ -57,22 +57,22 @@ class Answering:
         with self._begin("detect", hosted) as request:
             return detect(detecting, frame, picture.digest, call, request)
 
-    def _interact(self, hosted: HostedModel, payload: Payload, call: Call, megapixels: float) -> bytes:
+    def _interact(self, hosted: HostedModel, payload: Payload, call: Call) -> bytes:
         prompts = asked_prompts(payload, getattr(hosted.loaded.model, "needs", PromptNeeds()))
-        picture = payload.picture(megapixels)
+        picture = payload.picture(call)
         frame = picture.frame
         with self._begin("interact", hosted) as request:
             found = interact(hosted, self.shared.embeddings, frame, prompts, digest=picture.digest)
             return write_masks(call.wait(found, request), (frame.width, frame.height))
 
-    def _track(self, hosted: HostedModel, payload: Payload, call: Call, megapixels: float) -> bytes:
-        picture = payload.picture(megapixels)
+    def _track(self, hosted: HostedModel, payload: Payload, call: Call) -> bytes:
+        picture = payload.picture(call)
         tracking = Tracking(hosted, self.shared.track_states, picture.frame, picture.digest)
         ask = tracking.read(payload)
         with self._begin("track", hosted) as request:
             return ask(call, request)
 
-    def _match(self, hosted: HostedModel, payload: Payload, call: Call, megapixels: float) -> bytes:
-        pair = Pair.read(payload, megapixels)
+    def _match(self, hosted: HostedModel, payload: Payload, call: Call) -> bytes:
+        pair = Pair.read(payload, call)
         with self._begin("reid", hosted, "two pictures") as request:
             return match_pair(pair, hosted, self.shared.embeddings, call, request)

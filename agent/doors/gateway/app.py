@@ -17,7 +17,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agent.doors.gateway.access import Access
 from agent.doors.gateway.answering import Answering
-from agent.doors.gateway.call import Call, Refused
+from agent.doors.gateway.body import read_body
+from agent.doors.gateway.budget import Budget
+from agent.doors.gateway.call import MIB, Call, Refused
 from agent.doors.gateway.listing import Menu
 from agent.doors.gateway.refusals import NAME_HEADER, caller, failed, not_here, refusal, told
 from agent.errors import ModelNotFound, SidecarError
@@ -26,13 +28,12 @@ from agent.service_config import GatewaySettings
 
 log = logging.getLogger(__name__)
 
-MIB = 2**20
 SERIAL_GAP = 10.0
 """Seconds after its last call for which a request of CVAT's counts as running."""
 _GRACE = 1.0
 """Seconds that a call's thread gets to answer for itself when its time is over."""
-_SWALLOWED = 4
-"""How many times the limit of a body is read, and thrown away, so that the sender gets to see why it is refused."""
+BODY_SECONDS = 30.0
+"""A body must have come by then: CVAT sends it at once."""
 
 
 @dataclass(slots=True)
@@ -57,6 +58,8 @@ class App:
     rules: Callable[[], Rules]
     calls: set[Call] = field(default_factory=set)
     """Those that are being answered."""
+    memory: Budget = field(default_factory=lambda: Budget(0))
+    """Of all of them together."""
     last: dict[str, float] = field(default_factory=dict)
     """When a function was last called that CVAT calls frame by frame."""
 
@@ -97,32 +100,31 @@ class App:
 
     async def _invoke(self, request: Request) -> Response:
         rules = self.rules()
-        limit = int(rules.settings.max_body_mb * MIB)
-        call = Call(rules.settings.timeout)
-        claim = rules.lane.claim()
-        with claim if claim is not None else _Nothing():
+        settings = rules.settings
+        self.memory.limit = int(settings.memory_mb * MIB)
+        with Call(settings.timeout, megapixels=settings.max_megapixels, memory=self.memory) as call:
             try:
-                body = await asyncio.wait_for(_body(request, limit if claim else 0, _SWALLOWED * limit), call.left)
-                if claim is None:
-                    raise Refused(f"{rules.settings.concurrency} calls are being answered, try again", 429)
+                # Without a place: whoever sends slowly keeps nobody out.
+                limit = min(call.left, BODY_SECONDS)
+                body = await asyncio.wait_for(read_body(request, call, int(settings.max_body_mb * MIB)), limit)
                 model = _model(request, rules)
                 if not rules.open and not self.in_the_middle(model):
                     raise Refused("the service ends", 503)
                 if self._is_called_serially(model):
                     self.last[model] = time.monotonic()
-                return Response(await self._answer(model, body, call, rules, claim.run), media_type="application/json")
+                return Response(await self._answer(model, body, call, rules), media_type="application/json")
             except TimeoutError:
-                return refusal(request, Refused(f"the body has not come within {call.seconds:g} s", 408))
+                return refusal(request, Refused(f"the body has not come within {limit:g} s", 408))
             except ClientDisconnect:
                 log.info("gateway: %s hung up", caller(request))
                 return Response(status_code=400)
             except Exception as error:
                 return refusal(request, error)
 
-    async def _answer(
-        self, model: str, body: bytes, call: Call, rules: Rules, run: Callable[[Callable[[], None]], None]
-    ) -> bytes:
+    async def _answer(self, model: str, body: bytes, call: Call, rules: Rules) -> bytes:
         """The reply, from a thread of its own; whoever is late is left to end by himself."""
+        if (claim := rules.lane.claim()) is None:
+            raise Refused(f"{rules.settings.concurrency} calls are being answered, try again", 429)
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[bytes] = loop.create_future()
 
@@ -130,14 +132,16 @@ class App:
             self.calls.add(call)
             outcome: bytes | BaseException
             try:
-                outcome = self.answering.answer(model, body, call, rules.settings.max_megapixels)
+                with call:  # once more: the thread may outlast whoever waits for it
+                    outcome = self.answering.answer(model, body, call)
             except BaseException as error:
                 outcome = error
             # Whoever hears the answer finds the gateway done with it.
             self.calls.discard(call)
             _post(loop, answer, outcome)
 
-        run(work)
+        with claim:
+            claim.run(work)
         try:
             return await asyncio.wait_for(answer, call.left + _GRACE)
         except TimeoutError:
@@ -166,16 +170,6 @@ class _Gate:
         await self._app(scope, receive, send)
 
 
-class _Nothing:
-    """The place of a call that gets none."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *exc: object) -> None:
-        return None
-
-
 def _model(request: Request, rules: Rules) -> str:
     """The function that is called: CVAT names it, or calls at its port."""
     if name := request.headers.get(NAME_HEADER):
@@ -184,30 +178,6 @@ def _model(request: Request, rules: Rules) -> str:
     if request.scope["path"] == "/" and isinstance(port, int) and port in rules.direct:
         return rules.direct[port]
     raise Refused(f"function: got no name, allowed: the header {NAME_HEADER}, or a call at a function's own port")
-
-
-async def _body(request: Request, limit: int, most: int) -> bytes:
-    """The body. Refused (413) for a larger one, once it was sent: who still sends does not listen.
-
-    A limit of 0 keeps nothing, and refuses nothing.
-    """
-    too_large = Refused(f"body: it is larger than allowed: {limit / MIB:.3g} MiB", 413)
-    length = request.headers.get("content-length", "")
-    size = int(length) if length.isdigit() else 0
-    if size > max(most, limit):
-        raise too_large
-    pieces, got = [], 0
-    async for piece in request.stream():
-        got += len(piece)
-        if max(got, size) <= limit:
-            pieces.append(piece)
-        elif got > most:
-            raise too_large
-        else:
-            pieces.clear()
-    if limit and got > limit:
-        raise too_large
-    return b"".join(pieces)
 
 
 def _post(loop: asyncio.AbstractEventLoop, answer: asyncio.Future[bytes], outcome: bytes | BaseException) -> None:

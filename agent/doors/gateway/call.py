@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from concurrent.futures import CancelledError, Future
 from typing import TypeVar
 
 from agent.activity import Request
+from agent.doors.gateway.budget import Budget
 from agent.errors import (
     BadPrediction,
     BadRequest,
@@ -22,6 +24,7 @@ from agent.errors import (
 
 T = TypeVar("T")
 
+MIB = 2**20
 _LOOK = 0.5
 """Seconds after which a call that waits looks whether the status page has cancelled it."""
 
@@ -55,8 +58,16 @@ def reason_of(error: BaseException) -> str:
 class Call:
     """What a thread that works for a caller waits with: nobody waits longer than the caller does."""
 
-    def __init__(self, seconds: float, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self.seconds = seconds
+    def __init__(
+        self,
+        seconds: float,
+        *,
+        megapixels: float = math.inf,
+        memory: Budget | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.seconds, self.megapixels = seconds, megapixels
+        self._memory, self._taken, self._inside = memory, 0, 0
         self._clock, self._end = clock, clock() + seconds
         self._lock = threading.Lock()
         self._bell = threading.Event()
@@ -82,6 +93,32 @@ class Call:
 
     def too_late(self) -> Refused:
         return Refused(f"the model has not answered within {self.seconds:g} s", 504)
+
+    def take(self, count: int) -> None:
+        """Counts memory until the call has ended. Refused (429) where all calls together hold too much.
+
+        A call that is alone may hold what it likes: its body and its picture have bounds of their own.
+        """
+        if self._memory is None:
+            return
+        if not self._memory.take(count, alone=self._taken):
+            limit = self._memory.limit / MIB
+            raise Refused(f"the calls that are being answered fill {limit:.3g} MiB, try again", 429)
+        self._taken += count
+
+    def __enter__(self) -> Call:
+        with self._lock:
+            self._inside += 1
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Gives its memory back when the last one has left."""
+        with self._lock:
+            self._inside -= 1
+            if self._inside or self._memory is None:
+                return
+            taken, self._taken = self._taken, 0
+        self._memory.give(taken)
 
     def wait(self, future: Future[T], request: Request | None = None, *, keep: bool = False) -> T:
         """What the future gives. Refused (504, 503) where the time is over or the gateway closes; it is cancelled then,

@@ -93,6 +93,11 @@ class Gateway:
         return len(self._app.calls)
 
     @property
+    def memory_held(self) -> int:
+        """Bytes of the bodies and pictures of calls, besides what is read ahead."""
+        return self._app.memory.used
+
+    @property
     def url(self) -> str:
         """The dashboard's address, http://host:port."""
         settings = self._present_rules().settings

@@ -16,8 +16,8 @@ from PIL import Image
 
 from agent.contract import Frame, Rectangle
 from agent.cvat.chunks import digest_of
-from agent.cvat.decode import BadPicture, TooLarge, decode_picture
-from agent.doors.gateway.call import Refused
+from agent.cvat.decode import PIXEL_LIMIT, BadPicture, TooLarge, decode_picture
+from agent.doors.gateway.call import Call, Refused
 
 MEGA = 1_000_000
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "GIF", "JPEG2000", "PPM", "AVIF", "TGA", "DDS", "ICO")
@@ -30,19 +30,24 @@ _WORDS = {dict: "an object", list: "a list", str: "text", bool: "true or false",
 class Picture:
     """A picture file that came with a call; `digest` names its bytes."""
 
-    def __init__(self, content: bytes, megapixels: float, field: str = "image") -> None:
+    def __init__(self, content: bytes, call: Call, field: str = "image") -> None:
         self.digest = digest_of(content)
-        self._content, self._limit, self._field = content, int(megapixels * MEGA), field
+        self._content, self._call, self._field = content, call, field
 
     @cached_property
     def frame(self) -> Frame:
-        """The picture, decoded. Refused (400, 413) for what is none or too large; its header tells."""
+        """The picture, decoded. Refused (400, 413, 429) for what is none or too large; its header tells."""
+        limit = int(min(self._call.megapixels * MEGA, PIXEL_LIMIT))
         try:
-            return Frame(0, self._field, decode_picture(self._content, limit=self._limit, formats=_formats()))
+            image = decode_picture(self._content, limit=limit, formats=_formats(), admit=self._admit)
+            return Frame(0, self._field, image)
         except TooLarge as error:
             raise Refused(f"{self._field}: {error}", 413) from error
         except BadPicture as error:
             raise Refused(f"{self._field}: {error}") from error
+
+    def _admit(self, pixels: int) -> None:
+        self._call.take(3 * pixels)
 
     @cached_property
     def pixels(self) -> str:
@@ -84,8 +89,8 @@ class Payload:
     def has(self, name: str) -> bool:
         return self._fields.get(name) is not None
 
-    def picture(self, megapixels: float, name: str = "image") -> Picture:
-        """A picture file in base64."""
+    def picture(self, call: Call, name: str = "image") -> Picture:
+        """A picture file in base64, within the call's bounds."""
         text = self._fields.get(name)
         if not isinstance(text, str) or not text:
             _refuse(name, text, "a picture file in base64")
@@ -93,7 +98,7 @@ class Payload:
             content = pybase64.b64decode(text, validate=True)
         except (binascii.Error, ValueError) as error:
             raise Refused(f"{name}: it is no base64: {str(error)[:100]}") from error
-        return Picture(content, megapixels, name)
+        return Picture(content, call, name)
 
     def number(self, name: str, low: float, high: float) -> float | None:
         """A number, None where there is none."""

@@ -16,10 +16,11 @@ from agent.activity import Request
 from agent.cvat.frames import BadFrame, ChunkFrames
 from agent.domain import Frame
 from agent.doors import Shared
+from agent.doors.gateway.budget import Budget
 from agent.doors.gateway.detector import Detecting
 from agent.doors.gateway.payload import Picture, pixels_digest
 from agent.doors.gateway.serial import Row, find_picture, loop_of
-from agent.doors.gateway.window import Answer, Budget, Entry, Window
+from agent.doors.gateway.window import Answer, Entry, Window
 from agent.errors import BadPrediction, RequestCancelled, ServerRefused, ServerUnavailable
 from agent.host import BATCH, Prediction
 from agent.interaction import size_of

@@ -43,12 +43,12 @@ class Pair:
     """The largest distance of their centres, in pixels."""
 
     @classmethod
-    def read(cls, payload: Payload, megapixels: float) -> Pair:
+    def read(cls, payload: Payload, call: Call) -> Pair:
         threshold, limit = payload.number("threshold", 0, 2), payload.number("max_distance", 0, FARTHEST)
         one, other = (_rectangles(payload, name) for name in ("boxes0", "boxes1"))
         if len(one) * len(other) > MOST_PAIRS:
             raise Refused(f"boxes: got {len(one)} and {len(other)}, allowed: {MOST_PAIRS:,} pairs", 413)
-        pictures = payload.picture(megapixels, "image0"), payload.picture(megapixels, "image1")
+        pictures = payload.picture(call, "image0"), payload.picture(call, "image1")
         # CVAT's own values where it sends none.
         return cls(pictures, (one, other), 0.5 if threshold is None else threshold, 50.0 if limit is None else limit)
 

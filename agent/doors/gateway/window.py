@@ -102,23 +102,3 @@ class Window:
         if not places:
             del self._places[entry.digest]
         return entry
-
-
-class Budget:
-    """Bytes that all runs may hold together. Threads may share it."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit, self.used = limit, 0
-        self._lock = threading.Lock()
-
-    def take(self, count: int, *, always: bool = False) -> bool:
-        """Whether there is room, or nothing was taken yet."""
-        with self._lock:
-            if not always and self.used and self.used + count > self.limit:
-                return False
-            self.used += count
-            return True
-
-    def give(self, count: int) -> None:
-        with self._lock:
-            self.used -= count

@@ -2,7 +2,8 @@
 
 import pytest
 
-from agent.doors.gateway.window import KEPT, Answer, Budget, Entry, Window
+from agent.doors.gateway.budget import Budget
+from agent.doors.gateway.window import KEPT, Answer, Entry, Window
 
 ANSWER = Answer([], (1, 1), b"[]")
 
