@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,13 @@ from agent.cvat.annotations_api import get_annotations
 from agent.cvat.frames import ChunkFrames
 from agent.cvat.session import open_session
 from agent.cvat.work import find_work
-from agent.errors import BadRequest
+from agent.errors import BadRequest, ConfigError, LabelMismatch, ModelError
 from agent.label_map import load_label_map
 from agent.labels import match_labels
 from agent.memory import resident_bytes
-from agent.models import wrong_kind
+from agent.models import LoadedModel, wrong_kind
 from agent.options import Target
-from agent.service_config import load_models
+from agent.service_config import ModelSettings, load_models
 
 
 def bench_models(
@@ -37,10 +38,12 @@ def bench_models(
 ) -> list[dict[str, Any]]:
     """For each model what `BenchResult` has, its name, and the bytes by which the process grew with it.
 
-    `begins` hears of each model, and how many frames it is shown. BadRequest for a job without shapes, or of another
-    task; ModelError for a model that detects nothing by its kind.
+    A model that cannot be used has an `error` instead, and costs the others nothing; what is said of the last one is
+    raised where none can. `begins` hears of each model, and how many frames it is shown. BadRequest for a job without
+    shapes, or of another task.
     """
-    rows, models = [], load_models(config)
+    rows: list[dict[str, Any]] = []
+    models = load_models(config)
     mapping = load_label_map(label_map) if label_map else None
     with open_session(server) as session:
         (work,) = find_work(session, Target("job", truth_job), ground_truth=True, honeypots=True)
@@ -52,14 +55,23 @@ def bench_models(
         for reference in references:
             begins(reference, len(places))
             before = resident_bytes()
-            loaded = open_named(reference, models, device=device)
             try:
-                if loaded.kind != "detector":
-                    raise wrong_kind(reference, loaded.kind, "detector")
-                match = match_labels(loaded.labels, work.labels, label_map=mapping)
-                with ChunkFrames(session, quality=quality) as source:
-                    result = measure(loaded, source.read(places), truth, match)
-                rows.append({"model": reference, **asdict(result), "memory": max(0, resident_bytes() - before)})
-            finally:
-                loaded.close()
+                with _opened(reference, models, device) as loaded:
+                    match = match_labels(loaded.labels, work.labels, label_map=mapping)
+                    with ChunkFrames(session, quality=quality) as source:
+                        result = measure(loaded, source.read(places), truth, match)
+                    rows.append({"model": reference, **asdict(result), "memory": max(0, resident_bytes() - before)})
+            except (ModelError, ConfigError, LabelMismatch) as error:
+                rows.append({"model": reference, "error": str(error)})
+                if all("error" in row for row in rows) and len(rows) == len(references):
+                    raise
     return rows
+
+
+@contextmanager
+def _opened(reference: str, models: Sequence[ModelSettings], device: str) -> Iterator[LoadedModel]:
+    """A detector, closed again after the block; ModelError for a model of another kind."""
+    with closing(open_named(reference, models, device=device)) as loaded:
+        if loaded.kind != "detector":
+            raise wrong_kind(reference, loaded.kind, "detector")
+        yield loaded

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from agent.commands.options import model_params, server_options, server_settings
+
+NOT_ALL = 4
+"""Exit code where some of the models could not be measured."""
 
 
 @click.group("models")
@@ -68,7 +72,7 @@ def bench(
     quality: str,
     as_json: bool,
     **values: Any,
-) -> None:
+) -> int:
     """Hold models against a ground truth job, or one that people have finished.
 
     Prints for each REF (a model reference, or an id of the [[models]] of --config) the mean average precision over IoU
@@ -85,9 +89,19 @@ def bench(
         references, server_settings(values), truth, task,
         config=config, label_map=label_map, device=device, quality=quality, begins=begins,
     )  # fmt: skip
+    measured = [row for row in rows if "error" not in row]
     if as_json:
         click.echo(json.dumps(rows, indent=2))
-        return
+    else:
+        _show(measured)
+        for row in rows:
+            if "error" in row:
+                click.echo(f"Error: {row['error']}", err=True)
+    return 0 if len(measured) == len(rows) else NOT_ALL
+
+
+def _show(rows: Sequence[dict[str, Any]]) -> None:
+    """A line for each model, then one for each label."""
     width = max(len(row["model"]) for row in rows)
     click.echo(f"{'model':<{width}}    mAP   mAP50   masks  frames/s     MiB  failed")
     for row in rows:

@@ -5,7 +5,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from agent.cli import command
+from agent.cli import command, main
 from agent.contract import Context, Frame
 from agent.cvat.annotations_api import create
 from agent.cvat.decode import decode_picture
@@ -133,3 +133,18 @@ def test_why_a_model_failed_is_told(sandbox, session, tmp_path):
     last = done.stdout.splitlines()[-1]
     assert last.startswith(f"cvat:{function}: it failed on 2 of 2 frames: ")
     assert "too much for me" in last
+
+
+def test_a_model_that_cannot_be_used_costs_the_others_nothing(sandbox, job, assets, capsys):
+    good = f"local:{assets}/weights/yolox_nano_416.onnx"
+    words = ("models", "bench", good, "opencv:grabcut", "local:nowhere.onnx", "--truth", str(job[1]))
+    with pytest.raises(SystemExit) as ended:
+        main([*words, "--device", "cpu", "--server-host", sandbox.url, "--auth", "bot:secret"])
+    assert ended.value.code == 4
+    said = capsys.readouterr()
+    assert said.out.splitlines()[1].startswith(good)
+    assert "grabcut" not in said.out
+    assert "Error: opencv:grabcut: it is a model of the kind interactor, allowed here: detector" in said.err
+    assert "Error: local:nowhere.onnx: there is no such file" in said.err
+    told = json.loads(bench(sandbox, "opencv:grabcut", good, "--truth", job[1], "--json", "--device", "cpu").stdout)
+    assert ["error" in row for row in told] == [True, False]
