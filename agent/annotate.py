@@ -11,7 +11,7 @@ from typing import Protocol
 from agent.annotations import encode
 from agent.contract import Context, Detection, Frame
 from agent.cvat.chunks import BadFrame
-from agent.errors import BadPrediction
+from agent.errors import BadPrediction, RequestCancelled
 from agent.filters import filter_detections, leave_out_overlapping
 from agent.geometry import shift
 from agent.host import Prediction
@@ -79,7 +79,7 @@ def _predicted(
     """Batches and their predictions; no batch begins that is not wanted any more."""
     try:
         yield from host.stream(batches, context, wanted=lease.wanted)
-    except CancelledError:
+    except (CancelledError, RequestCancelled):
         lease.check_in(report.done, report.total)  # it knows why nobody wants it
         raise
 

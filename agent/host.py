@@ -10,7 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
@@ -22,8 +22,12 @@ log = logging.getLogger(__name__)
 Prediction: TypeAlias = Sequence[Detection] | BadPrediction
 """What a model said of one frame, or why it said nothing."""
 
-PATIENCE = 2.0
+PATIENCE = 0.3
 """Seconds that an end at once waits for the model."""
+BATCH_PATIENCE = 30.0
+"""Seconds that nobody waits longer for a batch which is not wanted any more: the model may never come back from it."""
+LOOK_SECONDS = 0.5
+"""How often whoever waits for a batch looks whether it is still wanted."""
 INTERACTIVE, BATCH = 0, 1
 """Priorities: an interactive request goes before the next batch of a long one."""
 
@@ -89,6 +93,11 @@ class Host:
         self._thread.start()
 
     @property
+    def ended(self) -> bool:
+        """Whether the model is left alone now: a host that was closed may still be in a batch."""
+        return not self._thread.is_alive()
+
+    @property
     def depth(self) -> int:
         """How many calls wait for the model."""
         return len(self._jobs)
@@ -113,7 +122,8 @@ class Host:
     ) -> Iterator[tuple[list[Frame], list[Prediction]]]:
         """Batches and their predictions, in order; the next batches are fetched while the model works.
 
-        CancelledError where a batch is not `wanted` any more when its turn comes, and when the host is closed.
+        CancelledError where a batch is not `wanted` any more when its turn comes, or does not end soon after that; and
+        when the host is closed.
         """
         running: deque[tuple[list[Frame], Future[list[Prediction]]]] = deque()
         try:
@@ -122,10 +132,10 @@ class Host:
                 # Give back what is finished, and never hold more than `ahead` batches of frames.
                 while running and (len(running) >= ahead or running[0][1].done()):
                     frames, answer = running.popleft()
-                    yield frames, answer.result()
+                    yield frames, _result(answer, wanted)
             while running:
                 frames, answer = running.popleft()
-                yield frames, answer.result()
+                yield frames, _result(answer, wanted)
         finally:
             for _, answer in running:
                 answer.cancel()
@@ -221,9 +231,30 @@ class Host:
 
 def _begins(job: _Job) -> bool:
     """Whether a job whose turn has come is still wanted."""
-    if not job.wanted():
-        job.answer.cancel()
+    try:
+        if not job.wanted():
+            job.answer.cancel()
+    except BaseException as error:  # the thread must live on; whoever waits gets the error
+        if job.answer.set_running_or_notify_cancel():
+            job.answer.set_exception(error)
+        return False
     return job.answer.set_running_or_notify_cancel()
+
+
+def _result(answer: Future[T], wanted: Callable[[], bool]) -> T:
+    """What the model answers; CancelledError where that takes too long after nobody wants it any more."""
+    end: float | None = None
+    while True:
+        try:
+            return answer.result(LOOK_SECONDS)
+        except TimeoutError:
+            if answer.done():
+                raise  # it is the model's own
+        if end is None and not wanted():
+            end = time.monotonic() + BATCH_PATIENCE
+        if end is not None and time.monotonic() >= end:
+            log.warning("the model does not come back from its batch; nobody waits for it any more")
+            raise CancelledError
 
 
 def _lists(answer: Sequence[Sequence[Detection]], count: int) -> list[Prediction]:

@@ -22,6 +22,7 @@ class Lane:
         self._taken = 0
         self._closed = False
         self._changed = threading.Condition()
+        self._hungry: list[Callable[[], None]] = []
 
     @property
     def taken(self) -> int:
@@ -37,10 +38,21 @@ class Lane:
             self._taken += 1
             return Claim(self)
 
+    def when_free(self, act: Callable[[], None]) -> None:
+        """Calls `act` once, soon after a place has come free, or at once where one is; it must not wait."""
+        with self._changed:
+            if self._closed:
+                return
+            if self._taken >= self.places:
+                self._hungry.append(act)
+                return
+        act()
+
     def close(self) -> None:
         """No more claims; what is at work goes on."""
         with self._changed:
             self._closed = True
+            self._hungry = []
             self._changed.notify_all()
 
     def join(self, timeout: float) -> bool:
@@ -68,7 +80,13 @@ class Lane:
     def _release(self) -> None:
         with self._changed:
             self._taken -= 1
+            acts, self._hungry = self._hungry, []
             self._changed.notify_all()
+        for act in acts:
+            try:
+                act()
+            except Exception:  # one of those who wait must not cost the others their turn
+                log.exception("lane %s: whoever waited for a place could not be told", self.name)
 
 
 class Claim:

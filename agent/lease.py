@@ -21,8 +21,6 @@ LONGEST_PAUSE = 60.0
 """Seconds between two signs of life while the server does not take them."""
 LOOK_SECONDS = 0.1
 """How often whoever waits looks whether the work is still wanted."""
-GLANCE_SECONDS = 0.5
-"""How often the lease's own thread looks, for whoever cannot."""
 NOT_ABOUT_US = frozenset({401, 407, 408, 425, 429})
 """Refusals that say nothing about the request: who we are, proxies, haste."""
 
@@ -35,7 +33,7 @@ class Lease(Protocol):
         ...
 
     def wanted(self) -> bool:
-        """Whether the work is still wanted, as far as that is known here; asked in the model's thread before a batch."""
+        """Whether the work is still wanted, as far as that is known here. Asked often, and in other threads: it must not wait."""
         ...
 
 
@@ -75,8 +73,6 @@ class HeldLease:
         self._progress, self._checks = progress, checks
         self._share = 0.0
         self._lost: str | None = None
-        self._unwanted = False
-        self._when_unwanted: list[Callable[[], None]] = []
         self._changed = threading.Condition()
         self._ended = False
 
@@ -130,17 +126,6 @@ class HeldLease:
         finally:
             future.cancel()
 
-    def when_unwanted(self, act: Callable[[], None]) -> None:
-        """Does something soon after nobody wants the work any more, for whoever waits and cannot look up.
-
-        In the lease's thread, or at once if that is known already.
-        """
-        with self._changed:
-            if not self._unwanted:
-                self._when_unwanted.append(act)
-                return
-        act()
-
     def __enter__(self) -> HeldLease:
         context = contextvars.copy_context()
         self._thread = threading.Thread(target=lambda: context.run(self._run), name="heartbeat", daemon=True)
@@ -174,23 +159,9 @@ class HeldLease:
                 log.exception("a sign of life could not be sent")
 
     def _sleep(self, seconds: float) -> bool:
-        """Waits, and looks now and then whether somebody here has changed their mind; False when the block is left."""
-        end = time.monotonic() + seconds
-        while True:
-            with self._changed:
-                if self._changed.wait_for(lambda: self._ended, min(max(0.0, end - time.monotonic()), GLANCE_SECONDS)):
-                    return False
-            if not self._unwanted:
-                self._glance()
-            if time.monotonic() >= end:
-                return True
-
-    def _glance(self) -> None:
-        try:
-            for check in self._checks:
-                check()
-        except RequestCancelled:
-            self._tell()
+        """Waits; False when the block is left."""
+        with self._changed:
+            return not self._changed.wait_for(lambda: self._ended, seconds)
 
     def _pause_after(self, failures: int, asked: float | None) -> float:
         if asked is not None:
@@ -201,12 +172,5 @@ class HeldLease:
     def _lose(self, error: ServerRefused) -> None:
         self._lost = "the server does not want it any more (cancelled, or given to another agent)"
         log.info("the request is not ours any more: %s", error)
-        self._tell()
-
-    def _tell(self) -> None:
         with self._changed:
-            self._unwanted = True
-            acts, self._when_unwanted = self._when_unwanted, []
             self._changed.notify_all()
-        for act in acts:
-            act()

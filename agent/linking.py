@@ -131,7 +131,7 @@ def _described(
         by_frame[sighting.frame].append(sighting)
     places = [(job, frame) for job in work.jobs for frame in job.frames if frame in by_frame]
     found: list[Sighting] = []
-    with ChunkFrames(session, quality=options.quality) as source:
+    with ChunkFrames(session, quality=options.quality, wanted=around.the_lease().wanted) as source:
         for done, ((_, number), frame) in enumerate(zip(places, source.read(places), strict=True), 1):
             if around.stop.is_set():
                 raise RequestCancelled("interrupted while rectangles were looked at")

@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 30.0
 """A model that could not be loaded is not tried again before that."""
+UNLOAD_SECONDS = 60.0
+"""That unloading waits for a model to come back from its batch; one that never does must not keep others waiting."""
 
 
 class ModelPool:
@@ -43,10 +45,11 @@ class ModelPool:
         *,
         load: Callable[..., LoadedModel] = load_model,
         clock: Callable[[], float] = time.monotonic,
+        unload_seconds: float = UNLOAD_SECONDS,
         on_batch: Callable[[str, int, float], None] = lambda model, frames, seconds: None,
         on_unload: Callable[[str], None] = lambda model: None,
     ) -> None:
-        self._engine = engine
+        self._engine, self._unload_seconds = engine, unload_seconds
         self._descriptions = Descriptions(folder)
         self._load, self._clock, self._on_batch, self._on_unload = load, clock, on_batch, on_unload
         self._lock = threading.RLock()
@@ -303,11 +306,21 @@ class ModelPool:
             if (hosted := slot.hosted) is None:
                 return
             slot.hosted, slot.status = None, "unloaded"
-        if hosted.host.close(patience):
-            # A model that does not come back from its batch must not be taken apart under it.
+        if hosted.host.close(patience if used else self._unload_seconds):
             close_model(slot.settings, hosted.loaded)
+        else:
+            # It must not be taken apart under its batch.
+            log.warning("model %s: it does not come back from its batch, and is left to itself", slot.settings.id)
+            late = threading.Thread(target=_close_late, args=(hosted,), name=f"late-{slot.settings.id}", daemon=True)
+            late.start()
         self._on_unload(slot.settings.id)
         log.info("model %s: unloaded, %s", slot.settings.id, why)
+
+
+def _close_late(hosted: HostedModel) -> None:
+    """Closes a model once it comes back from its batch, if ever."""
+    hosted.host.close()
+    close_model(hosted.settings, hosted.loaded)
 
 
 def _ends(slot: Slot) -> ModelError:

@@ -26,7 +26,7 @@ def read_weights(
         return load(settings.model, device=device, options=options)
     except SidecarError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # foreign code may mean to end a program of its own
         raise failure(settings, error) from error
 
 
@@ -44,6 +44,6 @@ def close_model(settings: ModelSettings, loaded: LoadedModel) -> None:
         log.warning("model %s: it could not be closed", settings.id, exc_info=True)
 
 
-def failure(settings: ModelSettings, error: Exception) -> ModelLoadFailed:
+def failure(settings: ModelSettings, error: BaseException) -> ModelLoadFailed:
     """A foreign error as one of ours, in a line."""
     return ModelLoadFailed(f"{settings.model}: {type(error).__name__}: {' '.join(str(error).split())[:300]}")

@@ -17,7 +17,7 @@ from agent.report import RunReport
 from agent.sink import Sink
 from agent.surroundings import ReadyModel, Surroundings
 
-PATIENCE = 2.0
+PATIENCE = 0.3
 """Seconds that an end at once waits for threads."""
 
 
@@ -40,7 +40,7 @@ def drive(
             uploading, removed = report.seconds["upload"], report.removed
             try:
                 with (
-                    ChunkFrames(session, quality=options.quality) as source,
+                    ChunkFrames(session, quality=options.quality, wanted=lease.wanted) as source,
                     _sending(sink, around.may_finish),
                     _kept(),
                 ):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -41,10 +41,14 @@ class OwnModel:
 @contextmanager
 def load_own(options: Options) -> Iterator[OwnModel]:
     """The model of the options, loaded for the block and closed after it."""
-    with closing(open_named(options.model, device=options.device, options=options.params)) as loaded:
-        size = options.batch_size or loaded.batch_size
-        with Host(loaded.model, batch_size=size) as host:
+    loaded = open_named(options.model, device=options.device, options=options.params)
+    host: Host | None = None
+    try:
+        with Host(loaded.model, batch_size=options.batch_size or loaded.batch_size) as host:
             yield OwnModel(loaded, host)
+    finally:
+        if host is None or host.ended:  # a model that is still in its batch must not be taken apart under it
+            loaded.close()
 
 
 @dataclass(frozen=True, slots=True)

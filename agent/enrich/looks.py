@@ -184,7 +184,7 @@ def _frames(
 ) -> Iterator[tuple[JobShapes, Frame]]:
     """The frames that have shapes to look at, job by job; those that cannot be read are reported."""
     places = [(job, frame) for job in jobs for frame in sorted(job.shapes)]
-    with ChunkFrames(session, quality=options.quality) as source:
+    with ChunkFrames(session, quality=options.quality, wanted=around.the_lease().wanted) as source:
         for (job, number), frame in zip(places, source.read([(j.work, n) for j, n in places]), strict=True):
             if around.stop.is_set():
                 raise RequestCancelled(f"interrupted after {report.done} of {report.total} frames")

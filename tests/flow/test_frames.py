@@ -156,7 +156,7 @@ def test_an_iterator_that_is_left_early_leaves_no_thread(session):
 def test_decoded_frames_that_wait_are_bounded_in_bytes(session, monkeypatch):
     task = make_image_task(session, count=40, chunk_size=20)
     decoded, taken, most = [0], 0, 0
-    import agent.cvat.frames as module
+    import agent.cvat.reading_ahead as module
 
     original = module.decode_chunk
 

@@ -6,10 +6,10 @@ import time
 
 import pytest
 
-from agent.cvat import frames as module
+from agent.cvat import reading_ahead
 from agent.cvat.frames import ChunkFrames, fetch_frame
 from agent.cvat.work import find_work
-from agent.errors import ServerRefused, ServerUnavailable
+from agent.errors import RequestCancelled, ServerRefused, ServerUnavailable
 from agent.options import Target
 from tests.support.material import make_image_task, make_video_task, number_of
 
@@ -112,23 +112,70 @@ def test_leaving_early_does_not_wait_for_retries(sandbox, session, two_jobs):
     with ChunkFrames(session) as source:
         frames = source.read(wanted)
         assert next(frames).index == 0
-    assert threads() == set()
     assert time.monotonic() - began < 20
+    for thread in threads():
+        thread.join(20)
+    assert threads() == set()
     assert list(frames) == []
 
 
-def test_leaving_early_does_not_wait_for_a_silent_server(sandbox, session, two_jobs, monkeypatch):
+def test_leaving_early_does_not_wait_for_a_silent_server(sandbox, session, two_jobs):
     wanted, path = two_jobs
-    monkeypatch.setattr(module, "PATIENCE", 0.1)
     sandbox.faults.add(path=path, delay=3, count=None)
     source = ChunkFrames(session).read(wanted)
     assert next(source).index == 0
     began = time.monotonic()
     source.close()
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 1
     for thread in threads():
         assert thread.daemon, "it cannot hold up the end of the program"
         thread.join(20)
+
+
+def test_who_does_not_want_frames_any_more_does_not_wait_for_the_server(sandbox, session, two_jobs):
+    wanted, path = two_jobs
+    sandbox.faults.add(path=path, delay=3, count=None)
+    unwanted = threading.Event()
+    with ChunkFrames(session, wanted=lambda: not unwanted.is_set()) as source:
+        frames = source.read(wanted)
+        assert numbers(itertools.islice(frames, 8)) == [(n, n) for n in range(8)]
+        began = time.monotonic()
+        threading.Timer(0.1, unwanted.set).start()
+        with pytest.raises(RequestCancelled, match="nobody waits"):
+            next(frames)
+    assert time.monotonic() - began < 1
+    for thread in threads():
+        thread.join(20)
+
+
+def test_a_thread_that_breaks_is_told_and_not_waited_for(session, two_jobs, monkeypatch):
+    wanted, _ = two_jobs
+
+    def broken(self):
+        raise MemoryError("no room even to say so")
+
+    monkeypatch.setattr(reading_ahead.Reading, "_to_decode", broken)
+    with ChunkFrames(session) as source, pytest.raises(MemoryError):
+        next(source.read(wanted))
+
+
+def test_no_more_threads_is_told_and_leaves_none(session, two_jobs, monkeypatch):
+    wanted, _ = two_jobs
+    start, begun = threading.Thread.start, []
+
+    def refuse_the_third(self):
+        if self.name.startswith(("download", "decode")):
+            begun.append(self.name)
+            if len(begun) == 3:
+                raise RuntimeError("can't start new thread")
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse_the_third)
+    with ChunkFrames(session) as source, pytest.raises(RuntimeError, match="can't start new thread"):
+        next(source.read(wanted))
+    for thread in threads():
+        thread.join(20)
+    assert threads() == set()
 
 
 def test_a_reader_that_fails_ends_the_threads(session, two_jobs):

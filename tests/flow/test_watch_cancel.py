@@ -9,7 +9,7 @@ from agent.ledger import Ledger
 from agent.service_config import WatchSettings
 from agent.undo import undo_run
 from tests.flow.test_watch import job_of, new_task, patch
-from tests.support.watching import PATIENCE, boxes, rule, until, watching
+from tests.support.watching import PATIENCE, Models, boxes, rule, until, watching
 
 
 @pytest.fixture
@@ -117,9 +117,18 @@ def test_nothing_is_uploaded_before_the_job_is_looked_at(sandbox, session, hande
 
 def test_a_cancelled_run_still_uploads_what_is_finished_but_not_to_a_job_taken_back(sandbox, session, handed):
     _, job, _ = handed
-    with watching(sandbox, rule(**WISH), watch=WatchSettings(check_seconds=99)) as watch:
+    models = Models()
+    detect = models.finder.detect
+
+    def hold_the_next_one(frames, context):
+        found = detect(frames, context)
+        if not models.finder.seen[1:]:
+            models.finder.gate.clear()
+        return found
+
+    models.finder.detect = hold_the_next_one
+    with watching(sandbox, rule(**WISH), models=models, watch=WatchSettings(check_seconds=99)) as watch:
         watch.finder.await_batch()
-        watch.finder.gate.clear()
         watch.finder.await_batch()
         patch(session, job, assignee=None)
         watch.shared.activity.cancel(watch.shared.activity.running()[0].id)

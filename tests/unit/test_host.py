@@ -5,6 +5,7 @@ from concurrent.futures import CancelledError
 import numpy as np
 import pytest
 
+from agent import host as module
 from agent.contract import Context, Detection, Frame, Rectangle
 from agent.errors import BadPrediction
 from agent.host import BATCH, INTERACTIVE, Host
@@ -138,6 +139,38 @@ def test_an_end_at_once_does_not_wait_for_the_model():
     assert not answer.done()
     model.gate.set()
     answer.result(5)
+
+
+def test_a_question_that_breaks_is_the_callers_matter_and_the_host_lives_on():
+    with Host(Recorder()) as host:
+        broken = host.submit(frames(0), Context(), wanted=lambda: 1 // 0)
+        with pytest.raises(ZeroDivisionError):
+            broken.result(5)
+        assert host.submit(frames(1), Context()).result(5) == [[FOUND]]
+
+
+def test_who_does_not_want_a_batch_any_more_does_not_wait_for_ever(monkeypatch, caplog):
+    monkeypatch.setattr(module, "BATCH_PATIENCE", 0.1)
+    model, unwanted = Recorder(), threading.Event()
+    model.gate.clear()
+    with Host(model) as host:
+        stream = host.stream([frames(0)], Context(), wanted=lambda: not unwanted.is_set())
+        threading.Timer(0.1, unwanted.set).start()
+        with pytest.raises(CancelledError):
+            next(stream)
+        model.gate.set()
+    assert "does not come back from its batch" in caplog.text
+
+
+def test_a_batch_that_ends_soon_is_given_although_nobody_wants_the_next_one(monkeypatch):
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.01)
+    model, unwanted = Recorder(), threading.Event()
+    model.gate.clear()
+    with Host(model) as host:
+        stream = host.stream([frames(0)], Context(), wanted=lambda: not unwanted.is_set())
+        threading.Timer(0.1, unwanted.set).start()
+        threading.Timer(0.3, model.gate.set).start()
+        assert next(stream)[1] == [[FOUND]]
 
 
 def test_waiting_calls_of_the_same_kind_are_gathered_into_one_batch():

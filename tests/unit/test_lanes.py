@@ -166,3 +166,37 @@ def test_hundreds_of_threads_never_take_more_than_there_is(caplog):
     assert (len(ended), lane.taken) == (8 * 33, 0)
     assert most[0] <= 3
     assert not caplog.records
+
+
+def test_who_is_hungry_hears_of_the_next_place(lane):
+    heard = threading.Event()
+    one, other = lane.claim(), lane.claim()
+    lane.when_free(heard.set)
+    assert not heard.is_set()
+    one.release()
+    assert heard.is_set()
+    heard.clear()
+    other.release()
+    assert not heard.is_set(), "once is enough"
+    lane.when_free(heard.set)
+    assert heard.is_set(), "there is one already"
+
+
+def test_who_fails_when_told_of_a_place_does_not_cost_others_theirs(lane, caplog):
+    claims, heard = [lane.claim(), lane.claim()], threading.Event()
+    lane.when_free(lambda: 1 // 0)
+    lane.when_free(heard.set)
+    for claim in claims:
+        claim.release()
+    assert heard.is_set()
+    assert "could not be told" in caplog.text
+
+
+def test_a_closed_lane_tells_nobody():
+    lane, heard = Lane("batch", 1), threading.Event()
+    claim = lane.claim()
+    lane.when_free(heard.set)
+    lane.close()
+    claim.release()
+    lane.when_free(heard.set)
+    assert not heard.is_set()

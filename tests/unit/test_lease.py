@@ -59,15 +59,13 @@ def test_nothing_is_sent_before_its_time():
 
 @pytest.mark.parametrize("status", [400, 403, 404, 409, 410])
 def test_a_refusal_means_that_it_is_lost(status):
-    server, acts = Server(None, ServerRefused("no", status=status)), []
+    server = Server(None, ServerRefused("no", status=status))
     with held(server) as lease:
-        lease.when_unwanted(lambda: acts.append("lost"))
+        assert lease.wanted()
         with pytest.raises(RequestCancelled, match="does not want it any more"):
             lease.pause(10)
         assert lease.lost
-        assert acts == ["lost"]
-        lease.when_unwanted(lambda: acts.append("late"))
-        assert acts == ["lost", "late"]
+        assert not lease.wanted()
         with pytest.raises(RequestCancelled):
             lease.check_in(1, 2)
         count = len(server.heard)
@@ -116,15 +114,13 @@ def test_somebody_here_does_not_want_it_any_more():
         if stop.is_set():
             raise RequestCancelled("the service ends")
 
-    told = threading.Event()
     with held(Server(), every=60, checks=[check]) as lease:
-        lease.when_unwanted(told.set)
+        assert lease.wanted()
         lease.check()
         threading.Timer(0.05, stop.set).start()
         with pytest.raises(RequestCancelled, match="the service ends"):
             lease.pause(30)
-        # Whoever waits for something else hears of it, long before the next sign of life.
-        assert told.wait(10)
+        assert not lease.wanted()
         assert not lease.lost
 
 

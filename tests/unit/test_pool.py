@@ -349,6 +349,24 @@ class TestUnloading:
         use_once(pool, "a")
         assert gone == [1], "b was gone before a was read again"
 
+    def test_one_that_never_comes_back_from_its_batch_does_not_keep_the_others_waiting(self, made, caplog):
+        pool = made.pool("a", "b", memory_mb=10)
+        pool._unload_seconds = 0.1
+        made.load.memory |= {"x:a": 6 * MIB, "x:b": 6 * MIB}
+        use_once(pool, "b")
+        gate, begun = threading.Event(), threading.Event()
+        with pool.use("a") as hosted:
+            stuck = hosted.host.call(lambda: begun.set() or gate.wait(20))
+            assert begun.wait(10)
+        assert use_once(pool, "b"), "a has to go for it, and is in its batch"
+        assert "model a: it does not come back from its batch" in caplog.text
+        (model,) = (model for model in made.load.models if model.labels[0].name == "x:a")
+        assert not model.closed
+        gate.set()
+        assert stuck.result(10)
+        while not model.closed:
+            pass
+
     def test_one_that_is_too_large_alone_is_told(self, made, caplog):
         pool = made.pool("a", memory_mb=1)
         made.load.memory["x:a"] = 5 * MIB

@@ -50,13 +50,11 @@ def annotate_task(
     tasks.learn(work)
     places = [(job, frame) for job in work.jobs for frame in job.frames]
     lease.check()
-    with lend() as hosted, ChunkFrames(session) as source:
+    with lend() as hosted, ChunkFrames(session, wanted=lease.wanted) as source:
         plan = _plan(work, places, hosted, wanted.wishes, max_bad_frames)
         report = RunReport(total=len(places))
         log.info("task %d: %d frames, %d labels match", work.task_id, len(places), len(plan.match.targets))
         lease.check_in(0, len(places))
-        # Whoever waits for a frame must not wait for one that nobody wants any more.
-        lease.when_unwanted(source.close)
         frames = _watched(source.read(places), wanted.wishes.region, lease)
         annotate(plan, frames, hosted.host, sink, lease, report)
     if places and len(report.skipped) == len(places):
@@ -131,8 +129,6 @@ def _watched(frames: Iterable[Frame | BadFrame], region: Region | None, lease: H
     for frame in frames:
         lease.check()
         yield frame if isinstance(frame, BadFrame) else cropped(frame, region)
-    # A source that was closed because the request is lost ends early.
-    lease.check()
 
 
 @dataclass(slots=True)

@@ -16,7 +16,7 @@ from agent.errors import RequestCancelled, ServerError
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 2.0
+PATIENCE = 0.3
 """Seconds that an end waits for a look that hangs; its thread ends by itself, with the connection's time-out."""
 
 
@@ -132,8 +132,12 @@ class Watcher:
             if not nudged.wait(max(0.0, self._next - self._clock())) and self._clock() < self._next:
                 continue  # somebody else has looked meanwhile
             nudged.clear()
-            if self._done.is_set() or self._look():
-                return
+            try:
+                if self._done.is_set() or self._look():
+                    return
+            except Exception:  # who takes the job back must be heard all the same
+                log.exception("job %d: it could not be looked at", self._attended.job)
+                self._next = self._clock() + self._every()
 
     def _look(self) -> bool:
         """Whether there is no need to look again."""

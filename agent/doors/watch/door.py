@@ -28,6 +28,8 @@ SETTLE = 2.0
 """Seconds that a claim waits for those of other sidecars to be seen."""
 DEBOUNCE = 0.5
 """Seconds for which the events of a webhook are gathered before the rules look."""
+WAKES = 100
+"""At once, of one kind. Each is over in no time, but one that was dropped because the last was not would be missed."""
 PATIENCE = 2.5
 """Seconds that closing waits for the jobs at work to be put down."""
 
@@ -59,7 +61,7 @@ class Watch:
         self._lookers: dict[str, Looker] = {}
         self._open = False
         self._scheduler = BackgroundScheduler(
-            timezone=UTC, job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
+            timezone=UTC, job_defaults={"coalesce": True, "max_instances": WAKES, "misfire_grace_time": None}
         )
 
     # ------------------------------------------------------------- as a door
@@ -178,6 +180,7 @@ class Watch:
     def _free(self, rule: str) -> None:
         """A place has become free: those that found none go first, then the rule whose place it was."""
         for looker in self._all():
+            looker.freed()
             if looker.starved and looker.rule.name != rule:
                 self.wake(looker.rule.name, fresh=False, why="go on")
         self.wake(rule, fresh=False, why="go on")

@@ -66,6 +66,8 @@ class Looker:
         self._more = False
         self._labels: dict[int, tuple[float, bool]] = {}
         self._left_alone: dict[int, float] = {}
+        self._frees = 0
+        """How often a job was put down."""
 
     def look(self, *, fresh: bool = True) -> None:
         """Lets a thread begin what there is to do and for which there is a place; `fresh`: list anew before.
@@ -77,7 +79,15 @@ class Looker:
             if self._looking or self._left:
                 return
             self._looking = True
-        threading.Thread(target=self._run, name=f"look-{self.rule.name}", daemon=True).start()
+        try:
+            threading.Thread(target=self._run, name=f"look-{self.rule.name}", daemon=True).start()
+        except BaseException:  # the machine has no more threads now: the next look must come all the same
+            self._looking = False
+            raise
+
+    def freed(self) -> None:
+        """Somebody has put a job down, which may be one that we could not have."""
+        self._frees += 1
 
     def forget_labels(self) -> None:
         """Labels of tasks may have changed: the next look asks for them anew."""
@@ -104,7 +114,7 @@ class Looker:
                 pass  # the door ends
             except SidecarError as error:
                 self._note(error)
-            except Exception:  # the next look must come all the same
+            except BaseException:  # the next look must come all the same
                 log.exception("rule %s: a look broke off", self.rule.name)
             self.looks += 1
 
@@ -160,6 +170,7 @@ class Looker:
         """Begins what there are places for; what another rule or process holds waits for the next time."""
         self.starved = False
         held: list[Candidate] = []
+        frees = self._frees
         exhausted = self._is_exhausted()
         while self._backlog and not self._left and not self.rest.rests():
             candidate = self._backlog.popleft()
@@ -169,12 +180,18 @@ class Looker:
                 if not self._begin(candidate.id):
                     self._backlog.appendleft(candidate)
                     self.starved = True
+                    # Others work in the lane too, and do not tell us when they end.
+                    self._place.shared.lanes.batch.when_free(lambda: self.look(fresh=False))
                     break
             except HeldElsewhere:
                 held.append(candidate)
             exhausted = self._is_exhausted()
         self._backlog.extend(held)
         self.starved = self.starved or bool(held)
+        if held and self._frees != frees:
+            # It was put down while we looked at others, when nobody knew yet that we would want it.
+            with self._lock:
+                self._wanted = True
 
     def _is_exhausted(self) -> bool:
         """Whether the rule has begun as much as it may within an hour."""
