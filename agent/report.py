@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +14,8 @@ from agent.label_names import some
 
 NAMED = 5
 """Dropped labels that are named; a vocabulary has hundreds."""
+LABELS, REASONS = 30, 10
+"""Lines of counts."""
 
 
 @dataclass(slots=True)
@@ -95,13 +97,13 @@ class RunReport:
         looked = self.done - len(self.skipped)
         yield f"frames      {looked} of {self.total} {self.looked}, {len(self.skipped)} skipped"
         yield f"{self.made:<11} {self.annotations.total()}"
-        yield from _rows(self.annotations.most_common())
+        yield from _rows(self.annotations.most_common(), LABELS)
         if self.removed:
             what = "annotation" if self.removed == 1 else "annotations"
             yield f"replaced    {self.removed} earlier {what} {'would be ' if self.dry else ''}removed"
         if self.refused:
             yield f"left out    {self.refused.total()}"
-            yield from _rows(self.refused.most_common())
+            yield from _rows(self.refused.most_common(), REASONS)
         if self.dropped_why:
             yield from self._dropped()
         for where, reason in list(self.skipped.items())[:10]:
@@ -125,8 +127,11 @@ class RunReport:
             yield f"  … and {len(odd) - NAMED} more for a reason of their own (`cvat-sidecar labels match` tells)"
 
 
-def _rows(rows: Iterable[tuple[str, int]]) -> Iterator[str]:
-    rows = list(rows)
-    width = max((len(name) for name, _ in rows), default=0)
-    for name, count in rows:
+def _rows(rows: Sequence[tuple[str, int]], most: int) -> Iterator[str]:
+    """The largest counts come first; what is behind the `most` is one line."""
+    shown, rest = rows[:most], rows[most:]
+    width = max((len(name) for name, _ in shown), default=0)
+    for name, count in shown:
         yield f"  {name:<{width}}  {count:>6}"
+    if rest:
+        yield f"  … and {len(rest)} more, {sum(count for _, count in rest)} together (see --report)"

@@ -19,7 +19,7 @@ from agent.cvat.session import Session
 from agent.cvat.uploads import untouched
 from agent.cvat.work import JobWork, TaskWork
 from agent.enrich.identities import identities
-from agent.enrich.shapes import ShapeBook, check_attribute, check_room, model_label
+from agent.enrich.shapes import ShapeBook, check_attribute, check_room, check_values, model_label
 from agent.errors import BadRequest, RequestCancelled
 from agent.label_names import meant
 from agent.ledger import Ledger
@@ -100,15 +100,16 @@ def prepare(
 ) -> Ready:
     """Opens the model for a task. SidecarError where the model, or the task's labels, cannot be used for that."""
     labels, place = [model_label(label) for label in part.labels], f"task {part.task_id}"
+    used = {shape["label_id"] for job in jobs for shapes in job.shapes.values() for shape in shapes}
+    looked_at = [label for label in part.labels if label.id in used]
     if options.gives == "identity":
         check_attribute(part.labels, options.labels, options.attribute, place)
         reidentifier = parts.open({"model": options.model, "options": params}, "model")
         if reidentifier.loaded.kind != "reid":
             raise wrong_kind(options.model, reidentifier.loaded.kind, "reid")
+        check_values(looked_at, options.attribute, ("1", "2", "3"), place)
         return Ready(part, jobs, ShapeBook(part.labels, labels, replaces=False), reidentifier)
     replaces = options.gives in ("mask", "skeleton")
-    used = {shape["label_id"] for job in jobs for shapes in job.shapes.values() for shape in shapes}
-    looked_at = [label for label in part.labels if label.id in used]
     if replaces and not options.into:
         check_room(looked_at, options.gives, place)
     wish: dict[str, Any] = {"model": options.model, "gives": options.gives, "margin": options.margin, "options": params}
@@ -117,6 +118,8 @@ def prepare(
     step = open_step(parts, wish, f"--gives {options.gives}", labels)
     if options.gives in ("attribute", "text"):
         check_attribute(part.labels, options.labels, options.attribute or "text", place)
+    if options.gives == "attribute":
+        check_values(looked_at, options.attribute, [label.name for label in step.part.labels], place)
     after = step.labels_after(labels)
     if options.into:
         names = {label.name for label in looked_at}

@@ -13,6 +13,7 @@ from agent.contract import Attribute, Detection, Label, Rectangle
 from agent.domain import TaskAttribute, TaskLabel
 from agent.errors import BadRequest, LabelMismatch
 from agent.filters import stored_bounds
+from agent.label_names import some
 from agent.labels import LabelMatch, compatible, match_labels
 
 
@@ -137,6 +138,14 @@ def check_attribute(labels: Sequence[TaskLabel], wanted: Sequence[str], name: st
         raise BadRequest(f"{place}: its labels have no attribute {name!r}, allowed: {names}")
 
 
+def check_values(labels: Sequence[TaskLabel], name: str, values: Sequence[str], place: str) -> None:
+    """BadRequest where the attribute of none of the labels takes any of the values that the model may give."""
+    taken = [found for label in labels if (found := attribute_of(label, name)) is not None]
+    if taken and not any(valid_value(attribute, value)[0] is not None for attribute in taken for value in values):
+        kind, allowed = taken[0].input_type, some(taken[0].values)
+        raise BadRequest(f"{place}: attribute {name!r} ({kind}) takes none of {some(values)}, allowed: {allowed}")
+
+
 def check_room(labels: Sequence[TaskLabel], kind: str, place: str) -> None:
     """BadRequest where none of the labels that are looked at can hold a shape of that kind."""
     if not any(compatible(kind, label.type) for label in labels):
@@ -148,4 +157,4 @@ def check_room(labels: Sequence[TaskLabel], kind: str, place: str) -> None:
         )
 
 
-__all__ = ["Changes", "LabelMismatch", "ShapeBook", "check_attribute", "check_room", "model_label"]
+__all__ = ["Changes", "LabelMismatch", "ShapeBook", "check_attribute", "check_room", "check_values", "model_label"]

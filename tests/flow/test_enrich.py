@@ -228,6 +228,8 @@ def test_what_cannot_be_done_leaves_no_run(scene, enrich, tmp_path):
         enrich(task, model="kinds", gives="text", attribute="plate")
     with pytest.raises(ModelError, match="of the kind detector, allowed here: reid; `annotate` uses it"):
         enrich(task, model="kinds", gives="identity", attribute="color")
+    with pytest.raises(BadRequest, match=r"attribute 'color' \(select\) takes none of bus, allowed: red, blue"):
+        enrich(task, model="kinds", gives="attribute", attribute="color")
     with Ledger(tmp_path / "ledger.sqlite3") as ledger:
         assert ledger.runs() == []
     assert now() == before

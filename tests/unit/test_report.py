@@ -52,3 +52,13 @@ def test_a_dry_run_says_so():
 def test_what_was_done_has_its_own_word():
     found = lines(looked="linked", made="tracks")
     assert found[:2] == ["frames      3 of 3 linked, 0 skipped", "tracks      0"]
+
+
+def test_many_labels_and_reasons_are_bounded():
+    report = RunReport()
+    report.annotations.update({f"thing {number}": 100 - number for number in range(40)})
+    report.refused.update({f"attribute: got '{number}'": 20 - number for number in range(12)})
+    found = list(report.lines())
+    assert "  … and 10 more, 655 together (see --report)" in found
+    assert "  … and 2 more, 19 together (see --report)" in found
+    assert len(found) == 1 + 1 + 31 + 1 + 11
