@@ -157,7 +157,10 @@ _FUNCTIONS: Mapping[str, Callable[[LoadedModel], Function]] = {
 
 
 def _frame(image: Image, name: str = "") -> Frame:
-    return Frame(0, name, np.asarray(image.convert("RGB")))
+    """The picture as our own doors see it: grays of 16 bits too, which PIL alone makes white."""
+    from agent.cvat.decode import as_rgb
+
+    return Frame(0, name, np.asarray(as_rgb(image)))
 
 
 def _prompts(given: Any) -> Prompts:

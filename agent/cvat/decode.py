@@ -58,7 +58,7 @@ def decode_picture(
             admit(picture.width * picture.height)
             if (image := _quick_jpeg(picture, content)) is None:
                 picture.load()
-                image = np.array(_rgb(ImageOps.exif_transpose(picture)))
+                image = np.array(as_rgb(ImageOps.exif_transpose(picture)))
             return _fitted(image, size)
     except (BadPicture, SidecarError):
         raise
@@ -99,7 +99,7 @@ def _check_shape(got: Size, size: Size) -> None:
         raise BadPicture(f"it is {got[0]}x{got[1]}, the server says {size[0]}x{size[1]}")
 
 
-def _rgb(picture: Image.Image) -> Image.Image:
+def as_rgb(picture: Image.Image) -> Image.Image:
     """Three channels of eight bits; deep grays become what CVAT makes of them in its compressed copies.
 
     Source: _compress_image in cvat/apps/engine/media_extractors.py.

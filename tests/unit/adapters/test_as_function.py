@@ -49,7 +49,7 @@ class Fixed:
         self.detections = detections
 
     def detect(self, frames, context):
-        self.context = context
+        self.context, self.frames = context, frames
         return [list(self.detections) for _ in frames]
 
 
@@ -224,3 +224,23 @@ def test_trackers_go_on_from_the_state_that_cvats_agent_keeps():
     assert state != first
     with pytest.raises(ValueError, match="got a points, allowed: rectangle"):
         function.init_tracking_state(None, picture(40), cvataa.TrackableShape(type="points", points=[1, 2]))
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "L", "P", "RGBA", "CMYK", "1"])
+def test_pictures_of_every_mode_are_seen_in_colour(handed_over, mode):
+    """A ramp from dark to bright; PIL alone would make grays of 16 bits white."""
+    ramp = np.tile(np.linspace(0, 255, 80), (60, 1))
+    if mode.startswith("I"):
+        deep = (ramp * 200).astype(np.uint16 if mode == "I;16" else np.int32)
+        image = Image.fromarray(deep)
+    else:
+        image = Image.fromarray(ramp.astype(np.uint8)).convert("RGB").convert(mode)
+    assert image.mode == mode
+    function = handed_over()
+    given = driver._DetectionFunctionContextImpl(frame_name="f.png")
+    function.detect(given, image)
+    (frame,) = function._loaded.model.frames
+    assert (frame.image.shape, frame.image.dtype) == ((60, 80, 3), np.uint8)
+    left, right = frame.image[:, :20].mean(), frame.image[:, -20:].mean()
+    assert left < 60
+    assert right > 190

@@ -234,7 +234,7 @@ def test_maps_of_an_unknown_meaning_need_to_be_named(tmp_path):
         load(path)
     with pytest.raises(ModelLoadFailed, match="tells 4 classes apart"):
         load(path, head="semantic")
-    with pytest.raises(ModelLoadFailed, match="; 2 class names were given; known heads: .*heatmaps"):
+    with pytest.raises(ModelLoadFailed, match=r"; 2 class names were given; known heads: .*heatmaps"):
         load(path, labels=["a", "b"])
     assert load(path, head="semantic", labels=FOUR).facts["head"] == "semantic"
     with pytest.raises(ConfigError, match="got 2 names, its semantic head has 4 classes"):
