@@ -21,6 +21,8 @@ MOBILE = Recipe(resize="stretch", scale=1.0, mean=(127.5,) * 3, std=(127.5,) * 3
 """-1 to 1, as the MobileNets were trained; inputs of bytes take pixels as they are."""
 CAFFE = Recipe(resize="stretch", colour="bgr", scale=1.0)
 _Y_FIRST = [1, 0, 3, 2]
+_NAMELESS = ("detection_postprocess", "partitionedcall", "identity")
+"""What TensorFlow calls outputs that nobody has named."""
 
 
 def tensorflow(signature: Signature) -> Head | None:
@@ -41,7 +43,7 @@ def _by_shape(signature: Signature) -> tuple[str, str, str] | None:
     """The names of boxes, classes and scores among four nameless outputs: classes are whole numbers."""
     outputs = signature.outputs
     boxes = [name for name, value in outputs.items() if value.ndim == 3 and value.shape[2] == 4]
-    if len(outputs) != 4 or len(boxes) != 1 or signature.named("label", "class", "logit"):
+    if len(outputs) != 4 or len(boxes) != 1 or len(signature.named(*_NAMELESS)) != 4:
         return None
     count = outputs[boxes[0]].shape[1]
     rows = [name for name, value in outputs.items() if value.shape == (1, count)]

@@ -154,7 +154,9 @@ def test_weights_beside_an_onnx_file_that_are_missing_are_told(tmp_path):
     import onnx
 
     model = onnx.load(str(onnx_file(tmp_path)))
-    onnx.save(model, str(tmp_path / "big.onnx"), save_as_external_data=True, location="big.onnx.data", size_threshold=1024)
+    onnx.save(
+        model, str(tmp_path / "big.onnx"), save_as_external_data=True, location="big.onnx.data", size_threshold=1024
+    )
     load_model(f"local:{tmp_path}/big.onnx", device="cpu").close()
     (tmp_path / "big.onnx.data").unlink()
     with pytest.raises(ModelLoadFailed, match=r"big\.onnx: onnxruntime cannot load it: .*big\.onnx\.data"):
