@@ -33,7 +33,7 @@ class Lease(Protocol):
         ...
 
     def wanted(self) -> bool:
-        """Whether the work is still wanted, as far as that is known here. Asked often, and in other threads: it must not wait."""
+        """Whether the work is still wanted, as far as that is known; asked often, in any thread, it must not wait."""
         ...
 
 

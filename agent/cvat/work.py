@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
+from agent.cvat.at_once import at_once
 from agent.cvat.session import Session
 from agent.domain import TaskAttribute, TaskLabel
 from agent.errors import BadRequest, ServerRefused
@@ -161,8 +161,7 @@ def media(row: Mapping[str, Any]) -> str:
 
 
 def _task_work(session: Session, task_id: int, rows: list[dict[str, Any]], honeypots: bool) -> TaskWork:
-    with ThreadPoolExecutor(4, thread_name_prefix="work") as pool:
-        found = list(pool.map(lambda row: job_work(session, row, not honeypots), rows))
+    found = at_once(lambda row: job_work(session, row, not honeypots), rows)
     jobs, taken = [], set[int]()
     for job in found:
         frames = tuple(frame for frame in job.frames if frame not in taken)

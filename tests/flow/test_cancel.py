@@ -254,6 +254,23 @@ class TestCommandLine:
         process.communicate()
         assert runs.run_of(task).status == "interrupted"
 
+    def test_the_second_ctrl_c_while_jobs_are_looked_at(self, sandbox, session, tmp_path):
+        runs = Runs(sandbox, session, tmp_path)
+        task = runs.task()
+        fault = sandbox.faults.add(path=r"/data/meta$", delay=SILENT, count=None)
+        process = runs.annotate(task)
+        until(lambda: fault.struck)
+        process.send_signal(signal.SIGINT)
+        while "stop at once" not in process.stderr.readline():
+            pass
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 130
+        assert time.monotonic() - began < 3 * SOON
+        process.communicate()
+        sandbox.faults.clear()
+        assert runs.run_of(task) is None
+
     def test_the_second_ctrl_c_does_not_wait_for_the_batch_at_hand(self, sandbox, session, tmp_path):
         runs = Runs(sandbox, session, tmp_path)
         runs.function.write_text(
