@@ -34,9 +34,9 @@ def tensorflow(signature: Signature) -> Head | None:
     named = {name.partition(":")[0]: name for name in signature.outputs}
     if {"detection_boxes", "detection_classes", "detection_scores"} <= named.keys():
         boxes, classes, scores = (named[f"detection_{what}"] for what in ("boxes", "classes", "scores"))
-        return _head(signature, boxes, classes, scores, first=1)
+        return _head(signature, boxes, classes, scores, 0, "TensorFlow's Object Detection API")
     told = _by_shape(signature)
-    return None if told is None else _head(signature, *told, first=0)
+    return None if told is None else _head(signature, *told, 1, "TFLite_Detection_PostProcess")
 
 
 def _by_shape(signature: Signature) -> tuple[str, str, str] | None:
@@ -54,16 +54,16 @@ def _by_shape(signature: Signature) -> tuple[str, str, str] | None:
     return boxes[0], classes, scores
 
 
-def _head(signature: Signature, boxes: str, classes: str, scores: str, *, first: int) -> Head:
+def _head(signature: Signature, boxes: str, classes: str, scores: str, more: int, note: str) -> Head:
+    """`more` makes classes count from 1, as lists of names do that begin with the background."""
     size = np.array([signature.width, signature.height] * 2, np.float32)
 
     def decode(outputs: Outputs, floor: float) -> Candidates:
         keep = outputs[scores] >= floor
-        kinds = outputs[classes][keep].astype(np.int64)
+        kinds = outputs[classes][keep].astype(np.int64) + more
         return Candidates(outputs[boxes][keep][:, _Y_FIRST] * size, outputs[scores][keep], kinds)
 
-    note = "TensorFlow's Object Detection API" if first else "TFLite_Detection_PostProcess"
-    return Head("tensorflow", decode, MOBILE, overlapping=False, threshold=0.4, note=note, first_class=first)
+    return Head("tensorflow", decode, MOBILE, overlapping=False, threshold=0.4, note=note, first_class=1)
 
 
 def caffe(signature: Signature) -> Head | None:

@@ -327,9 +327,12 @@ def test_detections_of_tensorflow_lite_have_no_names(tmp_path, order):
     boxes, classes, scores = detections()
     values = dict(zip("abcd", (boxes, classes - 1, scores, np.float32(2)), strict=True))
     outputs = {f"StatefulPartitionedCall:{number}": values[letter] for number, letter in enumerate(order)}
-    loaded = load(constant_graph(tmp_path / "m.onnx", outputs, channels_last=True), labels=NAMES)
+    path = constant_graph(tmp_path / "m.onnx", outputs, channels_last=True)
+    loaded = load(path, labels=NAMES)
     assert loaded.facts["head"] == "tensorflow (TFLite_Detection_PostProcess)"
     assert boxes_of(loaded) == [TALL]
+    # Their lists of names begin with one that is none.
+    assert boxes_of(load(path, labels=["???", *NAMES])) == [TALL]
     assert loaded.facts["preparation"] == "stretch, rgb, (x*1 - 127.5) / 127.5"
 
 
