@@ -16,7 +16,7 @@ from agent.doctor.patient import Patient
 from agent.doctor.probe import probe
 from agent.doctor.weights import look_at_files
 from agent.label_map import load_label_map
-from agent.model_parts import is_composition
+from agent.model_parts import is_composition, parts_of
 from agent.service_config import Config, ModelSettings
 
 MIB = 2**20
@@ -77,7 +77,8 @@ def _loads(patient: Patient, model: ModelSettings) -> Finding:
     description = _description(told["description"])
     patient.loaded[model.id], patient.memory[model.id] = description, told["memory"]
     opened, ran = told["seconds"]
-    text = f"{description.kind}, {counted(len(description.labels), 'label')}, {told['memory'] / MIB:.0f} MiB"
+    labels = f", {counted(len(description.labels), 'label')}" if description.labels else ""
+    text = f"{description.kind}{labels}, {told['memory'] / MIB:.0f} MiB"
     found = f"{text}; loaded in {opened:.1f} s, {told['came']} on a test picture in {ran:.2f} s"
     limit = patient.config.engine.memory_mb
     if limit is not None and told["memory"] > limit * MIB:
@@ -90,7 +91,7 @@ def _memory(patient: Patient) -> Finding:
     if not patient.memory:
         return skipped("known once they are loaded: --load")
     at_start = [model for model in patient.config.models if model.load == "start"]
-    together = sum(patient.memory.get(model.id, 0) for model in at_start)
+    together = sum(_own_memory(patient, model) for model in at_start)
     text = f"those that are loaded at the start take {together / MIB:.0f} MiB together"
     limit = patient.config.engine.memory_mb
     if limit is not None and together > limit * MIB:
@@ -101,6 +102,12 @@ def _memory(patient: Patient) -> Finding:
         mend = f"set engine.memory_mb to some {0.7 * whole / MIB:.0f}, so that models take turns"
         return warning(f"{text}, of {whole / MIB:.0f} MiB that there are", mend)
     return ok(text)
+
+
+def _own_memory(patient: Patient, model: ModelSettings) -> int:
+    """What a model takes beside its parts, as far as these are models by themselves: the service has them once."""
+    parts = parts_of(model, patient.memory)
+    return max(0, patient.memory.get(model.id, 0) - sum(patient.memory[part] for part in parts))
 
 
 def _description(values: Mapping[str, Any]) -> Description:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sqlite3
 import stat
 import subprocess
@@ -306,6 +307,17 @@ def test_a_model_that_takes_more_than_it_may(tmp_path):
     assert "raise engine.memory_mb = 0.001" in found["models.loads face"]
     assert "they will take turns" in found["models.memory"]
     assert examined(written(tmp_path, AWAY), load=True).state("models.memory") == "ok"
+
+
+def test_what_models_share_is_counted_once(tmp_path):
+    more = '[[models]]\nid = "far"\nmodel = "tiles:"\noptions = { of = "face", size = 320 }'
+    found = examined(written(tmp_path, AWAY, more=more), load=True)
+    one, other, together = (
+        int(re.search(r"(\d+) MiB", found[check])[1])
+        for check in ("models.loads face", "models.loads far", "models.memory")
+    )
+    assert one > 0
+    assert together <= max(one, other) + 1 < one + other
 
 
 def test_weights_of_the_hub(tmp_path, monkeypatch):
