@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 from agent.cvat.session import Session
 from agent.cvat.uploads import JobUploads
@@ -20,6 +21,9 @@ from agent.surroundings import ReadyModel, Surroundings
 
 __all__ = ["Surroundings", "resume", "start"]
 
+TASK_LABELS = "task"
+"""In place of a list of labels: those of the task that is annotated."""
+
 
 def start(target: Target, options: Options, around: Surroundings, *, dry_run: bool = False) -> RunReport:
     """Annotates the target; what was done until an error or Ctrl-C stays, and the ledger knows it."""
@@ -28,6 +32,7 @@ def start(target: Target, options: Options, around: Surroundings, *, dry_run: bo
         session = stack.enter_context(around.open())
         ledger = stack.enter_context(Ledger(around.ledger))
         work = _work(session, target, options)
+        options = _told(options, work)
         model = stack.enter_context(around.detector(options))
         plans = make_plans(session, work, options, model.loaded, ledger, dry_run=dry_run)
         _stop_here(around)
@@ -96,6 +101,14 @@ def _stop_here(around: Surroundings) -> None:
 
 def _work(session: Session, target: Target, options: Options) -> list[TaskWork]:
     return find_work(session, target, ground_truth=options.ground_truth, honeypots=options.honeypots)
+
+
+def _told(options: Options, work: Sequence[TaskWork]) -> Options:
+    """The model's option `labels = "task"` as the names of the labels that there are: for open vocabularies."""
+    if options.params.get("labels") != TASK_LABELS:
+        return options
+    names = list(dict.fromkeys(label.name for part in work for label in part.labels))
+    return replace(options, params={**options.params, "labels": names})
 
 
 def _tried(

@@ -28,7 +28,7 @@ def phrases_of(labels: str | list[str] | None, phrases: Mapping[str, Any] | None
     if not wanted:
         raise ConfigError(
             f'{owner}: finds what it is told to, and was told nothing, allowed: labels = ["car", …],'
-            ' or phrases = {car = "a red car", …}'
+            ' or phrases = {car = "a red car", …}; `annotate` takes labels = "task" for those of the task'
         )
     return tuple(Phrase(label, words) for label in wanted for words in _words(label, own.get(label, label), owner))
 
