@@ -16,7 +16,7 @@ from agent.contract import ConfigError, ModelNotFound
 Names = list[str]
 """One name for each class index; "" where an index is not used."""
 
-_UNUSED = {"", "n/a", "none", "null", "__background__", "background", "???"}
+_UNUSED = {"", "n/a", "__background__", "background", "???"}
 
 
 def vocabulary(name: str, owner: str) -> Names:

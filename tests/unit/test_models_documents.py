@@ -3,14 +3,22 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from adapters._networks.files import FORMATS
 from adapters._networks.heads import _ELSEWHERE, FAMILIES
 from adapters.huggingface.tasks import TASKS as HUB_TASKS
 from adapters.opencv import _MODELS as OPENCV
 from adapters.roboflow.forms import TASKS as ROBOFLOW_TASKS
-from agent.model_parts import SCHEMES
+from agent.compose.named import open_named
+from agent.contract import Context, Frame
+from agent.model_options import check_options
+from agent.model_parts import SCHEMES, is_composition
+from agent.models import adapter_of, parse_reference
+from agent.service_config import load_models
+from tests.support.onnx_graphs import constant_graph
 
 ROOT = Path(__file__).resolve().parents[2]
 TEST = re.compile(r"`((?:contract|flow|unit)/[\w/]+\.py)(?:::(\w+))?`")
@@ -58,3 +66,47 @@ def test_nothing_that_can_be_loaded_is_without_a_row():
     wanted = {*FAMILIES, *_ELSEWHERE, *(task.name for task in HUB_TASKS), *ROBOFLOW_TASKS, *OPENCV, *SCHEMES}
     assert wanted - words == set()
     assert [name for name in FORMATS.values() if name not in said] == []
+
+
+BLOCKS = [
+    pytest.param(text, id=f"{path.stem} {number}")
+    for path in sorted((ROOT / "docs").glob("*.md"))
+    for number, text in enumerate(re.findall(r"^```toml\n(.*?)^```", path.read_text(encoding="utf-8"), re.M | re.S))
+    if "[[models]]" in text
+]
+
+
+@pytest.mark.parametrize("text", BLOCKS)
+def test_the_models_of_examples_are_allowed(tmp_path, text):
+    """Every option that an example gives a model is one that its adapter takes."""
+    (tmp_path / "service.toml").write_text(text)
+    models = load_models(tmp_path / "service.toml")
+    assert models
+    for settings in models:
+        if is_composition(settings):
+            continue
+        reference = parse_reference(settings.model)
+        check_options(adapter_of(reference), settings.options, settings.model, {})
+
+
+def test_the_example_of_attributed_faces_runs(tmp_path, assets):
+    """docs/menus.md: a detector of faces and two classifiers, real and built, by configuration alone."""
+    (text,) = [block.values[0] for block in BLOCKS if "faces-with-attributes" in block.values[0]]
+    for name, kinds in (("age", ["young", "old"]), ("emotion", ["glad", "sad", "none"])):
+        scores = np.zeros(len(kinds), np.float32)
+        scores[1] = 0.9
+        constant_graph(tmp_path / f"{name}.onnx", {"out": scores}, metadata={"names": str(dict(enumerate(kinds)))})
+        text = text.replace(f"local:weights/{name}.onnx", f"local:{name}.onnx")
+    text = text.replace("local:weights/yunet.onnx", f"local:{assets}/weights/yunet_n_640_640.onnx")
+    (tmp_path / "service.toml").write_text(text)
+    whole = open_named("faces-with-attributes", load_models(tmp_path / "service.toml"), device="cpu")
+    try:
+        picture = np.asarray(Image.open(assets / "media" / "misc" / "face.jpg").convert("RGB"))
+        (found,) = whole.model.detect([Frame(0, "face.jpg", picture)], Context(0.6))
+    finally:
+        whole.close()
+    (label,) = whole.labels
+    assert [(one.name, one.values) for one in label.attributes] == [
+        ("age", ("young", "old")), ("emotion", ("glad", "sad", "none")),
+    ]  # fmt: skip
+    assert [(one.label, dict(one.attributes)) for one in found] == [("face", {"age": "old", "emotion": "sad"})] * 4
