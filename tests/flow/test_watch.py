@@ -292,7 +292,8 @@ class TestStates:
             assert job_of(session, job)["state"] == "completed"
             assert job_of(session, job)["issues"]["count"] == 0, "the note of the claim is gone"
 
-    def test_a_state_that_the_server_did_not_take_is_set_later(self, sandbox, session):
+    @pytest.mark.parametrize("status", [503, 401])
+    def test_a_state_that_the_server_did_not_take_is_set_later(self, sandbox, session, status):
         _, job = new_task(session)
         clock = Clock()
         settings = ServerSettings(user="bot", password="secret", retries=0)
@@ -300,7 +301,10 @@ class TestStates:
         with watching(sandbox, wish, server=settings, timing=clock.timing) as watch:
             watch.finder.gate.clear()
             watch.finder.await_batch()
-            sandbox.faults.add(method="PATCH", path=rf"/api/jobs/{job}$", status=503)
+            # Who is not known any more logs in again, and is told once more.
+            sandbox.faults.add(
+                method="PATCH", path=rf"/api/jobs/{job}$", status=status, count=2 if status == 401 else 1
+            )
             watch.finder.gate.set()
             watch.settle()
             assert (job_of(session, job)["state"], watch.memory()[job].owed) == ("in progress", "completed")

@@ -12,6 +12,7 @@ from agent.cvat.jobs import get_job, set_state
 from agent.cvat.session import open_session
 from agent.doors.watch.claims import Claims
 from agent.errors import RequestCancelled, ServerUnavailable
+from agent.ledger_rules import RuleMemory
 from tests.flow.test_watch import LABELS, job_of, jobs_of, new_task, patch
 from tests.support.material import make_image_task
 from tests.support.watching import Clock, Models, boxes, rule, until, watching
@@ -190,6 +191,27 @@ def test_a_door_whose_claim_broke_off_goes_on_with_it(sandbox, session, tmp_path
         assert [record.outcome for record in watch.ended(1)] == ["done"]
     assert job_of(session, job)["state"] == "completed"
     assert job_of(session, job)["issues"]["count"] == 0
+
+
+def test_a_job_whose_claim_broke_off_stays_ours_while_the_rule_has_begun_enough(sandbox, session, tmp_path):
+    _, job = new_task(session)
+    clock = Clock()
+    settings = ServerSettings(user="bot", password="secret", retries=0)
+    sandbox.faults.add(method="PATCH", path=rf"/api/jobs/{job}$", status=503, when="after")
+    wish = rule(**STATES, jobs_per_hour=1)
+    with watching(sandbox, wish, server=settings, timing=clock.timing, folder=tmp_path) as watch:
+        watch.look()
+        taking = watch.memory()[job]
+        assert taking.status == "taking"
+        with RuleMemory(watch.shared.ledger, watch.shared.session.url) as memory:
+            memory.write(replace(taking, job=999, status="done", marker=None, begun=taking.begun + 20))
+        for clock.ahead in (30, 60):
+            watch.look()
+            assert (watch.count, watch.memory()[job].status) == (0, "running")
+        clock.ahead = 3700
+        watch.look()
+        assert [record.outcome for record in watch.ended(1)] == ["done"]
+    assert job_of(session, job)["state"] == "completed"
 
 
 def test_a_job_that_another_may_have_claimed_is_left_and_told(sandbox, session, tmp_path, caplog):

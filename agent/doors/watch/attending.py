@@ -97,6 +97,8 @@ class Attendant:
         if row.status not in ("claiming", "taking") or row.marker is None:
             return None
         if row.status == "taking" and self._place.claims.is_ours(job, row.marker):
+            # In this order: without the note, nothing but our memory says that the job is ours.
+            self._memory.change(row, status="running")
             self._place.claims.clear(job.id, row.marker)
             return None
         return "another sidecar has claimed it; if none has, set its state back to have it annotated"

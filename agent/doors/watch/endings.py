@@ -11,7 +11,15 @@ from agent.doors.watch.attended import Attended, Stop
 from agent.doors.watch.hours import pause_after
 from agent.doors.watch.place import Place
 from agent.doors.watch.rules import Rule
-from agent.errors import ConfigError, RequestCancelled, ServerError, ServerUnavailable, public_message
+from agent.errors import (
+    ConfigError,
+    RequestCancelled,
+    ServerError,
+    ServerRefused,
+    ServerUnavailable,
+    public_message,
+)
+from agent.lease import NOT_ABOUT_US
 from agent.ledger_file import HeldElsewhere
 from agent.ledger_rules import RuleJob
 
@@ -94,6 +102,8 @@ class Endings:
             return
         except ServerError as error:
             log.warning("job %d: its state could not be set to %r: %s", row.job, owed, error)
+            if isinstance(error, ServerRefused) and error.status in NOT_ABOUT_US:
+                return  # a token that has run out, for example; the job would stay as if we were at it for ever
         self._change(row, owed=None)
 
     # ---------------------------------------------------------------- inside
