@@ -119,7 +119,8 @@ class RunReport:
         names = sorted(self.dropped_why, key=lambda name: (-self.dropped[name], name))
         told = [f"{name} ({self.dropped[name]} seen)" if self.dropped[name] else name for name in names]
         what = "1 label" if len(names) == 1 else f"{len(names)} labels"
-        yield f"dropped     {what} of the model without a place in the task: {some(told, NAMED)}"
+        more = " (see --report)" if len(told) > NAMED else ""
+        yield f"dropped     {what} of the model without a place in the task: {some(told, NAMED)}{more}"
         odd = [name for name in names if self.dropped_why[name] != NO_SUCH_LABEL]
         for name in odd[:NAMED]:
             yield f"  {name}: {self.dropped_why[name]}"

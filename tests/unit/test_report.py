@@ -16,7 +16,7 @@ def test_many_dropped_labels_are_one_line():
     found = lines(dropped_why=why)
     assert found[-1] == (
         "dropped     75 labels of the model without a place in the task:"
-        " thing 00, thing 01, thing 02, thing 03, thing 04, … and 70 more"
+        " thing 00, thing 01, thing 02, thing 03, thing 04, … and 70 more (see --report)"
     )
 
 
