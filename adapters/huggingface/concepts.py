@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 from adapters.huggingface.class_names import labels_of
@@ -16,6 +16,8 @@ from agent.contract import Context, Detection, Frame, Mask
 LOWEST_SCORE = 0.01
 """Below this an instance is noise to everyone, and its mask is not worth enlarging."""
 _MOST_TOKENS = 32
+_MOST_WORDS = 256
+"""Whose features are kept."""
 
 
 class Concepts:
@@ -29,7 +31,7 @@ class Concepts:
         self._tokenizer = opened.tokenizer()
         self.model = opened.model("Sam3LiteTextModel" if "lite" in opened.config.model_type else "Sam3Model")
         self.size = f"{side}x{side}"
-        self._words = lru_cache(maxsize=256)(self._encode)
+        self._known: dict[str, tuple[Any, Any]] = {}
 
     def look(self, frames: Sequence[Frame]) -> tuple[Any, ...]:
         """The feature maps of frames of one size, which all words share."""
@@ -69,6 +71,14 @@ class Concepts:
                 found.append((float(scores[place]), mask))
         return found
 
+    def _words(self, words: str) -> tuple[Any, Any]:
+        """The features of words; those of the last few hundred are kept."""
+        if words not in self._known:
+            if len(self._known) == _MOST_WORDS:
+                del self._known[next(iter(self._known))]
+            self._known[words] = self._encode(words)
+        return self._known[words]
+
     def _encode(self, words: str) -> tuple[Any, Any]:
         import torch
 
@@ -107,7 +117,8 @@ class OneLook:
 
     def __init__(self, clicks: Any, words: Any) -> None:
         backbone = words.vision_encoder.backbone
-        self._forward = backbone.forward
+        # Weak, or the weights would wait for the garbage collector when the model is no longer needed.
+        self._backbone = weakref.ref(backbone)
         self._seen: tuple[Any, ...] = ()
         clicks.vision_encoder.backbone = backbone
         backbone.forward = self._once
@@ -118,7 +129,8 @@ class OneLook:
 
     def _once(self, pixel_values: Any, **more: Any) -> Any:
         if not self._seen or self._seen[0] is not pixel_values:
-            self._seen = (pixel_values, self._forward(pixel_values, **more))
+            backbone = self._backbone()
+            self._seen = (pixel_values, type(backbone).forward(backbone, pixel_values, **more))
         return self._seen[1]
 
 

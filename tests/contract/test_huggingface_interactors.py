@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 
@@ -179,6 +182,19 @@ def test_a_picture_is_looked_at_once_for_clicks_and_for_words(sam3, words, frame
         np.testing.assert_allclose(one, other, atol=1e-5)
     for one, other in zip(arrays(embedding), arrays(again), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_the_weights_go_with_the_model(sam3):
+    """At once, not when the garbage collector comes by: they are gigabytes."""
+    model = load(sam3, texts=True).model
+    weights = weakref.ref(model._concepts.model.vision_encoder.backbone)
+    gc.disable()
+    try:
+        model.embed(pictures((72, 108))[0])
+        del model
+        assert weights() is None
+    finally:
+        gc.enable()
 
 
 def test_points_choose_among_what_words_found(words, frame):
