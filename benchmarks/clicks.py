@@ -57,9 +57,7 @@ class Clicks(Bench):
                 self.click(functions.get("clicks", "clicks"), task, 0)  # reads the weights
                 first = [self.click(functions.get("clicks", "clicks"), task, frame) for frame in (1, 2, 3)]
                 again = [self.click(functions.get("clicks", "clicks"), task, 3) for _ in range(self.args.clicks)]
-            print(
-                f"  {door}: the first click on a frame {np.median(first):.0f} ms, the next ones {np.median(again):.0f} ms"
-            )
+            print(f"  {door}: the first click on a frame {np.median(first):.0f} ms, the next {np.median(again):.0f} ms")
             beyond = [ms - float(np.median(decoding)) for ms in again]
             show_time(
                 f"clicks: through the {door}, on a frame that was clicked at before, beyond the decoder", beyond, 100
