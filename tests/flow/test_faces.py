@@ -115,7 +115,7 @@ def test_faces_get_landmarks_and_the_same_number_over_a_task(session, run, netwo
         "enrich", "--task", task, "--gives", "identity", "--attribute", "who", "--label", "face",
         "--model", f"local:{describer}", *DESCRIBED, "--max-distance", 0.2,
     )  # fmt: skip
-    assert "identities  3 of 8 shapes" in report["notes"]
+    assert "identities  3 in 8 shapes" in report["notes"]
     told = {}
     for job in work.jobs:
         for shape in get_annotations(session, job.id)["shapes"]:
@@ -148,8 +148,8 @@ def test_a_margin_shows_more_of_the_face(session, run, networks, tmp_path):
     told = [
         run(*words, *DESCRIBED, "--max-distance", 0.3, "--margin", margin, "--dry-run")["notes"] for margin in (0, 2)
     ]
-    assert "identities  3 of 3 shapes" in told[0]
-    assert "identities  2 of 3 shapes" in told[1], "two are on one frame, which nobody is twice"
+    assert "identities  3 in 3 shapes" in told[0]
+    assert "identities  2 in 3 shapes" in told[1], "two are on one frame, which nobody is twice"
 
 
 def test_real_faces_with_five_landmarks_are_the_same_ones_on_each_picture(session, run, assets, tmp_path):
@@ -172,7 +172,7 @@ def test_real_faces_with_five_landmarks_are_the_same_ones_on_each_picture(sessio
         "enrich", "--task", task, "--gives", "identity", "--attribute", "who", "--margin", 0.3,
         "--model", f"local:{weights}/osnet_x0_25_msmt17.onnx", "-p", "kind=reid", "--max-distance", 0.25,
     )  # fmt: skip
-    assert "identities  4 of 12 shapes" in report["notes"]
+    assert "identities  4 in 12 shapes" in report["notes"]
     (work,) = find_work(session, Target("task", task))
     shapes = get_annotations(session, work.jobs[0].id)["shapes"]
     told = {}
