@@ -129,7 +129,7 @@ class OneLook:
 
     def _once(self, pixel_values: Any, **more: Any) -> Any:
         if not self._seen or self._seen[0] is not pixel_values:
-            backbone = self._backbone()
+            backbone: Any = self._backbone()
             self._seen = (pixel_values, type(backbone).forward(backbone, pixel_values, **more))
         return self._seen[1]
 
