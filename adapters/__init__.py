@@ -1,1 +1,1 @@
-"""One module (or folder) a source of models; `agent.models` loads them by scheme, at load time."""
+"""One module (or folder) a source of models; `agent.models.loading` loads them by scheme, at load time."""

@@ -25,7 +25,7 @@ from agent.contract import BadPrediction, Context, Frame, ModelLoadFailed, Promp
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from agent.models import LoadedModel
+    from agent.models.loading import LoadedModel
 
 Function = Any
 """An auto-annotation function in the sense of cvat_sdk: what has a `spec`, and the methods that go with it."""
@@ -35,7 +35,7 @@ _LEAST_BOXES: Mapping[str, int | None] = {"no": None, "optional": 0, "required":
 def create(model: str, device: str = "auto", config: str | None = None, **options: Any) -> Function:
     """The function of a model reference, or of an id of `[[models]]` in the service.toml that `config` names."""
     from agent.compose.named import open_named
-    from agent.service_config import load_models
+    from agent.settings.service import load_models
 
     models = load_models(None if config is None else Path(config))
     loaded = open_named(model, models, device=device, options={name: _value(o) for name, o in options.items()})
@@ -103,8 +103,8 @@ class InteractorFunction:
         from cvat_sdk import models
         from cvat_sdk.auto_annotation import InteractionResultAttributes, InteractionResultShape
 
-        from agent.editor_masks import as_mask
         from agent.flat_shapes import write_shape
+        from agent.shapes.editor_masks import as_mask
 
         answer = []
         for found in self._model.segment(pp_image.embedding, _prompts(prompts)):

@@ -13,13 +13,13 @@ from agent.contract import Context, Detection, Frame
 from agent.cvat.chunks import BadFrame
 from agent.errors import BadPrediction, RequestCancelled
 from agent.filters import filter_detections, leave_out_overlapping
-from agent.geometry import shift
-from agent.host import Prediction
 from agent.lease import Lease
+from agent.models.host import Prediction
 from agent.plan import Place, Plan
 from agent.predict import check_predictions
 from agent.preview import Preview
 from agent.report import RunReport
+from agent.shapes.geometry import shift
 from agent.sink import Sink
 
 

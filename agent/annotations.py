@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from agent.attribute_values import valid_value
-from agent.content import DIGITS, turn
 from agent.contract import Detection, Ellipse, Keypoint, Mask, Polygon, Rectangle, Shape, Skeleton
 from agent.domain import TaskAttribute, TaskLabel
-from agent.labels import LabelMatch, LabelTarget
-from agent.outlines import mask_to_polygons, polygon_to_mask
+from agent.labels.attribute_values import valid_value
+from agent.labels.matching import LabelMatch, LabelTarget
+from agent.ledger.content import DIGITS, turn
+from agent.shapes.outlines import mask_to_polygons, polygon_to_mask
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

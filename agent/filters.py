@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from agent.clipping import clip
 from agent.contract import Detection, Rectangle, Shape
-from agent.geometry import area, bounds, coordinates, corners, iou
-from agent.labels import Thresholds
+from agent.labels.matching import Thresholds
+from agent.shapes.clipping import clip
+from agent.shapes.geometry import area, bounds, coordinates, corners, iou
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

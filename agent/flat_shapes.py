@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from agent.annotations import encode_mask
-from agent.content import DIGITS
 from agent.contract import Cuboid, Ellipse, Mask, Points, Polygon, Polyline, Rectangle, Shape
 from agent.errors import BadRequest
+from agent.ledger.content import DIGITS
 
 MASK_PIXELS = 150_000_000
 """A mask in a larger box is refused before it is decoded."""

@@ -16,8 +16,8 @@ import numpy as np
 
 from agent.contract import Detection, Frame, PromptNeeds, Prompts, Shape
 from agent.errors import BadPrediction, BadRequest, ModelError
-from agent.host import INTERACTIVE
-from agent.pool import HostedModel
+from agent.models.host import INTERACTIVE
+from agent.pool.pool import HostedModel
 from agent.predict import check_predictions
 
 ENTRY = 256

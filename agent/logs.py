@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from agent.log_fields import current_fields
-from agent.service_config import Config
+from agent.settings.tables import Config
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def known_secrets(config: Config) -> set[str]:
 
 
 class Lines(logging.Formatter):
-    """`2026-11-21T12:00:00.123+00:00 INFO agent.pool: text [request=ab12 model=yolo]`, tracebacks indented below it."""
+    """`2026-11-21T12:00:00.123+00:00 INFO agent.pool.pool: text [request=ab12 model=yolo]`, tracebacks below it."""
 
     def __init__(self, redact: Redactor) -> None:
         super().__init__()

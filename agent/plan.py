@@ -20,10 +20,10 @@ from agent.domain import Frame, Roi
 from agent.errors import BadRequest, LabelMismatch
 from agent.existing import Item, occupied_frames
 from agent.filters import Filters
-from agent.label_map import load_label_map
-from agent.labels import LabelMatch, match_labels
-from agent.ledger import Ledger
-from agent.models import LoadedModel
+from agent.labels.maps import load_label_map
+from agent.labels.matching import LabelMatch, match_labels
+from agent.ledger.ledger import Ledger
+from agent.models.loading import LoadedModel
 from agent.options import Options
 from agent.selection import Selection, parse_selection
 from agent.survey import Surveyor

@@ -9,8 +9,8 @@ from typing import Any, get_args
 
 from agent.contract import Detection, Frame, Label, Shape, Skeleton
 from agent.errors import BadPrediction
-from agent.geometry import coordinates
-from agent.label_names import some
+from agent.labels.names import some
+from agent.shapes.geometry import coordinates
 
 _SHAPES: tuple[type, ...] = get_args(Shape)
 

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from agent.contract import Cuboid, Detection, Ellipse, Frame, Mask, Points, Polygon, Rectangle, Shape, Skeleton
 from agent.domain import Roi
-from agent.geometry import bounds, corners
+from agent.shapes.geometry import bounds, corners
 
 Colour: TypeAlias = tuple[int, int, int]
 Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent.label_match import NO_SUCH_LABEL
-from agent.label_names import some
+from agent.labels.match import NO_SUCH_LABEL
+from agent.labels.names import some
 
 NAMED = 5
 """Dropped labels that are named; a vocabulary has hundreds."""

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agent.backups import write_backup
 from agent.cvat.annotations_api import get_annotations
 from agent.cvat.session import Session
 from agent.cvat.uploads import JobUploads, untouched
 from agent.cvat.work import JobWork, TaskWork
 from agent.errors import BadRequest
 from agent.existing import Item, shapes_by_frame
-from agent.ledger import KINDS, Ledger
+from agent.ledger.backups import write_backup
+from agent.ledger.ledger import KINDS, Ledger
 from agent.options import Options
 
 Stored = Mapping[str, list[dict[str, Any]]]

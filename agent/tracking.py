@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 from agent.contract import Frame, Shape
 from agent.errors import BadPrediction, BadRequest, ModelError
-from agent.host import INTERACTIVE
-from agent.pool import HostedModel
+from agent.models.host import INTERACTIVE
+from agent.pool.pool import HostedModel
 from agent.track_states import LIFETIME, Kept, TrackStates
 
 __all__ = ["LIFETIME", "Followed", "TrackStates", "begin_tracking", "follow"]

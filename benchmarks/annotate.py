@@ -76,11 +76,11 @@ class Bench(Stage):
 
     def video(self) -> None:
         """Frames of a 720p video task by chunk against frame by frame."""
-        from agent.config import ServerSettings
         from agent.cvat.frames import ChunkFrames, fetch_frame
         from agent.cvat.session import open_session
         from agent.cvat.work import find_work
         from agent.options import Target
+        from agent.settings.server import ServerSettings
 
         task, ratios = self.video_task(frames=self.args.frames), []
         with open_session(ServerSettings(host=self.url, user=USER, password=PASSWORD)) as session:

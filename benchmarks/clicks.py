@@ -21,7 +21,7 @@ from service import Bench, free_port, show_time
 from stage import stand_in
 
 from agent.contract import Frame, Prompts, Rectangle
-from agent.models import load_model
+from agent.models.loading import load_model
 
 BOX = Rectangle(300, 200, 900, 760)
 

@@ -78,7 +78,7 @@ class Stage:
     def picture_task(self, count: int, labels_of: str | None = None) -> str:
         names = ["thing"]
         if labels_of:
-            from agent.models import load_model
+            from agent.models.loading import load_model
 
             names = [label.name for label in load_model(labels_of, device="cpu").labels]
         spec = {

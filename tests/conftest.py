@@ -54,8 +54,8 @@ def sandbox() -> Iterator[Sandbox]:
 @pytest.fixture
 def session(sandbox: Sandbox) -> Iterator[Session]:
     """bot's session at the sandbox."""
-    from agent.config import ServerSettings
     from agent.cvat.session import open_session
+    from agent.settings.server import ServerSettings
 
     with open_session(ServerSettings(host=sandbox.url, user="bot", password="secret")) as opened:
         yield opened

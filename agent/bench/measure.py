@@ -17,12 +17,12 @@ from agent.cvat.chunks import BadFrame
 from agent.domain import TaskLabel
 from agent.errors import BadPrediction, BadRequest, ConfigError
 from agent.filters import stored_bounds
-from agent.geometry import bounds
-from agent.host import Host
-from agent.labels import LabelMatch
-from agent.models import LoadedModel
-from agent.outlines import polygon_to_mask
+from agent.labels.matching import LabelMatch
+from agent.models.host import Host
+from agent.models.loading import LoadedModel
 from agent.predict import check_predictions
+from agent.shapes.geometry import bounds
+from agent.shapes.outlines import polygon_to_mask
 
 LOWEST = 0.01
 """Scores below this change no average precision."""

@@ -10,18 +10,19 @@ from typing import Any
 
 from agent.bench.measure import measure, truth_of
 from agent.compose.named import open_named
-from agent.config import ServerSettings
 from agent.cvat.annotations_api import get_annotations
 from agent.cvat.frames import ChunkFrames
 from agent.cvat.session import open_session
 from agent.cvat.work import find_work
 from agent.errors import BadRequest, ConfigError, LabelMismatch, ModelError
-from agent.label_map import load_label_map
-from agent.labels import match_labels
-from agent.memory import resident_bytes
-from agent.models import LoadedModel, wrong_kind
+from agent.labels.maps import load_label_map
+from agent.labels.matching import match_labels
+from agent.models.loading import LoadedModel, wrong_kind
+from agent.models.memory import resident_bytes
 from agent.options import Target
-from agent.service_config import ModelSettings, load_models
+from agent.settings.server import ServerSettings
+from agent.settings.service import load_models
+from agent.settings.tables import ModelSettings
 
 
 def bench_models(

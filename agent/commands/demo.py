@@ -57,13 +57,13 @@ def _run(
     preview: Path,
 ) -> int:
     from agent.commands.running import run_annotation
-    from agent.config import ServerSettings
     from agent.cvat.create import create_image_task
     from agent.cvat.session import open_session
     from agent.demo import pictures_in, portraits, task_label
-    from agent.models import load_model
+    from agent.models.loading import load_model
     from agent.options import Options, Target
     from agent.sandbox import Sandbox
+    from agent.settings.server import ServerSettings
 
     pictures = pictures_in(images) if images else portraits(folder)
     labels = [task_label(label) for label in load_model(model, device=device, options=params).labels]

@@ -86,10 +86,11 @@ class _Printer:
 
 def patient_of(file: Path, load: bool = False, try_call: bool = False, seconds: float = 10.0) -> Patient:
     """The configuration, or an empty one and what is wrong with it."""
-    from agent.config import ServerSettings
     from agent.doctor.patient import Patient
     from agent.errors import ConfigError
-    from agent.service_config import Config, load_config
+    from agent.settings.server import ServerSettings
+    from agent.settings.service import load_config
+    from agent.settings.tables import Config
 
     try:
         return Patient(load_config(file), seconds, load, try_call)

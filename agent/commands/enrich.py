@@ -76,8 +76,8 @@ def command(**values: Any) -> int:
     from agent.errors import ConfigError
     from agent.options import Target
     from agent.report import RunReport
-    from agent.service_config import load_models
-    from agent.surroundings import Surroundings
+    from agent.runs.surroundings import Surroundings
+    from agent.settings.service import load_models
 
     target = Target.of(**{kind: values.pop(kind) for kind in Target.KINDS})
     opener = opener_for(load_models(values["config"]))

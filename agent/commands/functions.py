@@ -12,8 +12,8 @@ import click
 from agent.commands.configuration import config_option
 
 if TYPE_CHECKING:
-    from agent.registration import FunctionRecord, Registrar
-    from agent.service_config import Config
+    from agent.functions.registration import FunctionRecord, Registrar
+    from agent.settings.tables import Config
 
 _CONFIG = config_option("The service.toml that names the models and the server")
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -60,8 +60,8 @@ def delete(models: tuple[str, ...], everything: bool, as_json: bool, config: Pat
 def _run(config: Path, as_json: bool, work: Callable[[Registrar], Iterable[FunctionRecord]]) -> None:
     from dataclasses import asdict
 
-    from agent.registration import open_registrar
-    from agent.service_config import load_config
+    from agent.functions.registration import open_registrar
+    from agent.settings.service import load_config
 
     settings, records = load_config(config), []
     with open_registrar(settings) as registrar:

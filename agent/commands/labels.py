@@ -35,8 +35,8 @@ def match(**values: Any) -> None:
     from agent.cvat.session import open_session
     from agent.cvat.work import find_work
     from agent.errors import LabelMismatch, ModelError
-    from agent.label_map import load_label_map
-    from agent.labels import check_match, find_match
+    from agent.labels.maps import load_label_map
+    from agent.labels.matching import check_match, find_match
     from agent.options import Target, parse_mapping
 
     target = Target.of(**{kind: values[kind] for kind in Target.KINDS})

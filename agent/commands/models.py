@@ -34,7 +34,7 @@ def command() -> None:
 def show(reference: str, params: tuple[str, ...], device: str, all_labels: bool, config: Path | None) -> None:
     """Load a model and print its kind, labels, input size, and where it came from."""
     from agent.compose.named import open_named
-    from agent.service_config import load_models
+    from agent.settings.service import load_models
 
     models = load_models(config)
     settings = next((one for one in models if one.id == reference), None)

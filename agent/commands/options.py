@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from agent.config import ServerSettings
+    from agent.settings.server import ServerSettings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -106,7 +106,7 @@ def ledger_path(values: dict[str, Any]) -> Path | None:
     ledger: Path | None = values.pop("ledger")
     if ledger is not None or values["config"] is None:
         return ledger
-    from agent.service_config import ledger_of
+    from agent.settings.service import ledger_of
 
     return ledger_of(values["config"])
 
@@ -123,7 +123,7 @@ SERVER_NAMES = (
 
 def server_settings(values: dict[str, Any]) -> ServerSettings:
     """Takes the server options out of a command's values; service.toml fills what they leave open."""
-    from agent.config import load_server
+    from agent.settings.server import load_server
 
     given = {name: values.pop(name) for name in SERVER_NAMES}
     user, password = _credentials(given.pop("auth"))
@@ -155,7 +155,7 @@ def chosen_model(values: dict[str, Any]) -> dict[str, Any]:
     option says. To be called before `server_settings`, which takes `config` out.
     """
     from agent.compose.named import resolved
-    from agent.service_config import load_models
+    from agent.settings.service import load_models
 
     models = load_models(values["config"])
     reference, options = resolved(values["model"], models)

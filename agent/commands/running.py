@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from agent.config import ServerSettings
     from agent.options import Options, Target
     from agent.plan import Plan
     from agent.report import RunReport
-    from agent.runs import Surroundings
+    from agent.runs.running import Surroundings
+    from agent.settings.server import ServerSettings
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ def run_annotation(
     kept: bool = True,
 ) -> int:
     """Annotates, shows how it goes, and returns the exit code. `kept`: the ledger outlives this process."""
-    from agent.runs import start
+    from agent.runs.running import start
 
     def work(around: Surroundings) -> RunReport:
         return start(target, options, around, dry_run=dry_run)
@@ -62,7 +62,7 @@ def resume_run(
     leave_skipped: bool = False,
 ) -> int:
     """Goes on with a run, shows how it goes, and returns the exit code."""
-    from agent.runs import resume
+    from agent.runs.running import resume
 
     def work(around: Surroundings) -> RunReport:
         return resume(run, around, leave_skipped=leave_skipped)
@@ -84,8 +84,8 @@ def watch_run(
     So is that of a run that breaks off, as far as it came. `resumable`: such a run can be gone on with.
     """
     from agent.errors import RequestCancelled
-    from agent.memory import give_large_blocks_back
-    from agent.runs import Surroundings
+    from agent.models.memory import give_large_blocks_back
+    from agent.runs.running import Surroundings
 
     give_large_blocks_back()
     if report_file is not None:
@@ -157,7 +157,7 @@ def _how_to_go_on(run: str | None, reports: Sequence[RunReport], ledger: Path | 
 
 def _command(what: str, run: str, ledger: Path | None) -> str:
     """What to say to do something with a run, whichever ledger it is in."""
-    from agent.ledger_file import default_path
+    from agent.ledger.file import default_path
 
     where = "" if ledger is None or ledger == default_path() else f" --ledger {shlex.quote(str(ledger))}"
     return f"`cvat-sidecar runs {what} {run}{where}`"

@@ -13,7 +13,7 @@ import click
 from agent.commands.options import ledger_option, ledger_options, ledger_path, server_options, server_settings
 
 if TYPE_CHECKING:
-    from agent.run_records import RunRecord
+    from agent.ledger.records import RunRecord
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -28,7 +28,7 @@ def command() -> None:
 @ledger_options
 def list_(limit: int, **values: Any) -> None:
     """The runs that this machine remembers, the newest first."""
-    from agent.ledger import Ledger
+    from agent.ledger.ledger import Ledger
 
     with Ledger(ledger_path(values)) as book:
         records = book.runs(limit)
@@ -54,7 +54,7 @@ def _done(record: RunRecord, uploaded: int) -> int:
 @ledger_options
 def show(run: str, **values: Any) -> None:
     """One run as JSON: what was asked, what came of it, and what of it nothing has replaced or undone since."""
-    from agent.ledger import Ledger
+    from agent.ledger.ledger import Ledger
 
     with Ledger(ledger_path(values)) as book:
         record = book.run(run)
@@ -80,7 +80,7 @@ def undo(run: str, changed_too: bool, **values: Any) -> None:
 
     Annotations that somebody has changed since are kept, unless you say --changed-too.
     """
-    from agent.undo import undo_run
+    from agent.runs.undo import undo_run
 
     ledger = ledger_path(values)
     result = undo_run(run, server_settings(values), ledger, changed_too=changed_too)
@@ -117,7 +117,7 @@ def restore(backup: Path, old_values: bool, **values: Any) -> None:
     Such a file is kept by `--replace all`, `track` and `enrich`. Nothing is removed: undo the run that took it away for
     that.
     """
-    from agent.restore import restore_backup
+    from agent.runs.restore import restore_backup
 
     for line in restore_backup(backup, server_settings(values), values=old_values).lines():
         click.echo(line)
@@ -147,7 +147,7 @@ def prune_(older_than: timedelta, dry_run: bool, **values: Any) -> None:
     Their annotations stay in CVAT, but can no longer be undone or replaced as ours. Runs that can be gone on with stay,
     and rules still know which jobs they have annotated.
     """
-    from agent.pruning import prune
+    from agent.runs.pruning import prune
 
     for line in prune(ledger_path(values), older_than, dry_run=dry_run).lines():
         click.echo(line)

@@ -12,7 +12,7 @@ from agent.commands.configuration import config_option
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from agent.service import Service
+    from agent.process.service import Service
 
 
 @click.command("serve")
@@ -29,11 +29,11 @@ def command(ctx: click.Context, config: Path) -> int:
     import logging
 
     from agent.errors import SidecarError
-    from agent.lifetime import Signals, run_until_stopped
     from agent.logs import Redactor, set_up
-    from agent.memory import give_large_blocks_back, share_few_heaps
-    from agent.service import Service
-    from agent.service_config import load_config
+    from agent.models.memory import give_large_blocks_back, share_few_heaps
+    from agent.process.lifetime import Signals, run_until_stopped
+    from agent.process.service import Service
+    from agent.settings.service import load_config
 
     verbose = ctx.find_root().params.get("verbose", 0)
     level = {0: None, 1: logging.INFO}.get(verbose, logging.DEBUG)
@@ -62,7 +62,7 @@ def command(ctx: click.Context, config: Path) -> int:
 
 
 def _beginning(service: Service) -> Iterator[str]:
-    from agent.readiness import health_of
+    from agent.web.readiness import health_of
 
     config = service.shared.config
     yield f"server       {service.shared.session.url}"
@@ -81,4 +81,4 @@ def _tell(line: str) -> None:
 def _log(line: str) -> None:
     import logging
 
-    logging.getLogger("agent.service").info(line)
+    logging.getLogger("agent.process.service").info(line)

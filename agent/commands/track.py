@@ -11,10 +11,10 @@ import click
 from agent.commands.options import ledger_option, ledger_path, model_params, server_options, server_settings
 
 if TYPE_CHECKING:
-    from agent.config import ServerSettings
     from agent.options import Target
     from agent.report import RunReport
-    from agent.surroundings import Surroundings
+    from agent.runs.surroundings import Surroundings
+    from agent.settings.server import ServerSettings
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -86,12 +86,12 @@ def command(**values: Any) -> int:
     """
     from agent.commands.running import watch_run
     from agent.compose.named import open_named
-    from agent.host import Host
-    from agent.link_runs import link_target
-    from agent.linking import TrackOptions
+    from agent.models.host import Host
     from agent.options import Target
-    from agent.service_config import load_models
-    from agent.surroundings import OwnModel
+    from agent.runs.link_runs import link_target
+    from agent.runs.linking import TrackOptions
+    from agent.runs.surroundings import OwnModel
+    from agent.settings.service import load_models
     from agent.tracks.keyframes import ThinOptions
     from agent.tracks.link import LinkOptions
 
@@ -125,8 +125,8 @@ def command(**values: Any) -> int:
 def link_after(server: ServerSettings, target: Target, ledger: Path | None) -> int:
     """Links what a run has just annotated, and returns the exit code. That there is nothing to link is no error."""
     from agent.commands.running import watch_run
-    from agent.link_runs import NothingToLink, link_target
-    from agent.linking import TrackOptions
+    from agent.runs.link_runs import NothingToLink, link_target
+    from agent.runs.linking import TrackOptions
 
     def work(around: Surroundings) -> RunReport:
         return link_target(target, TrackOptions(), around)

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from agent.compose.parts import Opener, Parts
-from agent.model_parts import SCHEMES
-from agent.models import LoadedModel, load_model, load_with, parse_reference
+from agent.models.loading import LoadedModel, load_model, load_with, parse_reference
+from agent.settings.parts import SCHEMES
 
 
 def open_model(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from agent.contract import Detection, Mask, Rectangle, Shape
-from agent.geometry import bounds, iou, tight
+from agent.shapes.geometry import bounds, iou, tight
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

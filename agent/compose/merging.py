@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from agent.contract import Detection, Mask, Rectangle, Shape
-from agent.geometry import Bounds, bounds
+from agent.shapes.geometry import Bounds, bounds
 
 SAME = 0.5
 """Share of the smaller one that two detections have in common if they are of one thing."""

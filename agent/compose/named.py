@@ -9,11 +9,11 @@ from typing import Any
 from agent.compose import open_model
 from agent.compose.parts import Opener
 from agent.errors import ConfigError, ModelNotFound
-from agent.host import Host
-from agent.label_names import meant
-from agent.model_parts import is_composition
-from agent.models import LoadedModel, parse_reference
-from agent.service_config import ModelSettings
+from agent.labels.names import meant
+from agent.models.host import Host
+from agent.models.loading import LoadedModel, parse_reference
+from agent.settings.parts import is_composition
+from agent.settings.tables import ModelSettings
 
 
 def open_named(

@@ -9,7 +9,7 @@ import numpy as np
 
 from agent.compose.wish import Wish, rectangle_of, with_attribute
 from agent.contract import Attribute, ConfigError, Context, Detection, Frame, Label
-from agent.geometry import shift
+from agent.shapes.geometry import shift
 
 LEAST = 2
 """Pixels a side; a smaller crop has nothing to say."""

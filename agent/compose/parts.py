@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from agent.contract import BadPrediction, ConfigError, Context, Detection, Frame, Label
-from agent.host import Host, current_priority
-from agent.label_map import LabelMap, load_label_map
-from agent.models import LoadedModel
+from agent.labels.maps import LabelMap, load_label_map
+from agent.models.host import Host, current_priority
+from agent.models.loading import LoadedModel
 
 T = TypeVar("T")
 

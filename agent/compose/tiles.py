@@ -15,7 +15,7 @@ from agent.compose.fusion import fuse
 from agent.compose.merging import merge
 from agent.compose.parts import Parts, joint_facts
 from agent.contract import ConfigError, Context, Detection, Frame
-from agent.geometry import bounds, shift
+from agent.shapes.geometry import bounds, shift
 
 EDGE = 2.0
 """Pixels from the border of a tile within which a thing may go on in the next one."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from agent.compose.parts import Part
 from agent.contract import Attribute, Detection, Frame, Label, Rectangle
-from agent.geometry import bounds
+from agent.shapes.geometry import bounds
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from cvat_sdk.core.auth import DEFAULT_SERVER, AuthStore, ProfileEntry
 from cvat_sdk.core.client import Client, Config
 from cvat_sdk.core.exceptions import AuthStoreError
 
-from agent.config import ServerSettings
 from agent.errors import ConfigError, ServerRefused
+from agent.settings.server import ServerSettings
 
 log = logging.getLogger(__name__)
 

@@ -17,11 +17,11 @@ from typing import Any, TypeVar
 from cvat_sdk.core.client import Client
 from cvat_sdk.version import VERSION
 
-from agent.config import ServerSettings
 from agent.cvat.calls import Call, Reply, Stream, answer, open_stream
 from agent.cvat.failures import Failure
 from agent.cvat.login import authorization, make_client, renewable
 from agent.errors import RequestCancelled
+from agent.settings.server import ServerSettings
 
 __all__ = ["Reply", "Session", "Stream", "open_session"]
 

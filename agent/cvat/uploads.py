@@ -12,11 +12,11 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from agent.content import content_key, same_content
 from agent.cvat.annotations_api import create, delete, get_annotations
 from agent.cvat.session import Session
 from agent.errors import ServerRefused, ServerUnavailable
-from agent.ledger import KINDS, Ledger, Made, Upload
+from agent.ledger.content import content_key, same_content
+from agent.ledger.ledger import KINDS, Ledger, Made, Upload
 
 log = logging.getLogger(__name__)
 

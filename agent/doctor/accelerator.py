@@ -9,7 +9,7 @@ from agent.doctor.findings import Check, Finding, failed, ok, warning
 from agent.doctor.installation import IMPORT_SECONDS, TORCH
 from agent.doctor.patient import Patient, scheme_of
 from agent.doctor.probe import probe
-from agent.service_config import Config
+from agent.settings.tables import Config
 
 GIB = 2**30
 BUILD = "install the CUDA build of torch: pip install torch --index-url https://download.pytorch.org/whl/cu130"

@@ -18,7 +18,7 @@ from agent.doctor import (
     server,
 )
 from agent.doctor.findings import Check
-from agent.service_config import Config
+from agent.settings.tables import Config
 
 
 def checks_for(config: Config) -> list[Check]:

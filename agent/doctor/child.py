@@ -71,9 +71,9 @@ def adapters(models: Sequence[Sequence[Any]]) -> dict[str, str | None]:
 def _adapter(reference: str, options: Mapping[str, Any], ids: Sequence[str]) -> str | None:
     from agent.compose.named import with_ids
     from agent.errors import ModelNotFound, SidecarError
-    from agent.model_options import check_options
-    from agent.model_parts import SCHEMES, named_parts
-    from agent.models import adapter_of, parse_reference
+    from agent.models.loading import adapter_of, parse_reference
+    from agent.models.options import check_options
+    from agent.settings.parts import SCHEMES, named_parts
 
     try:
         parsed = parse_reference(reference)
@@ -95,11 +95,11 @@ def _adapter(reference: str, options: Mapping[str, Any], ids: Sequence[str]) -> 
 def load(file: str, model: str, device: str) -> dict[str, Any]:
     """A model of service.toml, loaded and run on a picture: what it is, and what it took."""
     from agent.compose.named import open_named
-    from agent.descriptions import Description
     from agent.doctor.trial import try_model
     from agent.errors import SidecarError
-    from agent.memory import resident_bytes
-    from agent.service_config import load_models
+    from agent.models.descriptions import Description
+    from agent.models.memory import resident_bytes
+    from agent.settings.service import load_models
 
     before, began = resident_bytes(), time.monotonic()
     try:

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from agent.config import read_toml
 from agent.cvat.login import has_login
 from agent.doctor.findings import Check, Finding, counted, failed, ok, skipped, warning
 from agent.doctor.patient import Patient
 from agent.errors import ConfigError
-from agent.open_doors import wanted_doors
-from agent.service_config import is_loopback
+from agent.process.open_doors import wanted_doors
+from agent.settings.server import read_toml
+from agent.settings.service import is_loopback
 
 FILE, LOGIN = "configuration.file", "configuration.login"
 MEND = "put right the key that is named; docs/service.md and service.toml tell all keys"

@@ -10,7 +10,7 @@ from agent.doctor.account import ORGANIZATION
 from agent.doctor.findings import Check, Finding, counted, ok, skipped, warning
 from agent.doctor.patient import Patient
 from agent.errors import ServerRefused
-from agent.service_config import Config
+from agent.settings.tables import Config
 
 PATH = "/webhook"
 

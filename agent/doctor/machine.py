@@ -14,9 +14,9 @@ from agent.doctor.findings import Check, Finding, counted, failed, ok, warning
 from agent.doctor.limits import CONTROL_GROUPS, processor_limit, total_memory, usable_memory
 from agent.doctor.patient import Patient, scheme_of
 from agent.doctor.weights import hub_cache
-from agent.function_ids import state_folder
-from agent.ledger import default_path
-from agent.service_config import Config
+from agent.functions.ids import state_folder
+from agent.ledger.ledger import default_path
+from agent.settings.tables import Config
 
 MIB, GIB = 2**20, 2**30
 STATE = "machine.state"

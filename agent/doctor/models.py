@@ -8,16 +8,16 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from agent.descriptions import Description
 from agent.doctor.configuration import FILE
 from agent.doctor.findings import Check, Finding, counted, failed, ok, skipped, warning
 from agent.doctor.limits import usable_memory
 from agent.doctor.patient import Patient
 from agent.doctor.probe import probe
 from agent.doctor.weights import look_at_files
-from agent.label_map import load_label_map
-from agent.model_parts import is_composition, parts_of
-from agent.service_config import Config, ModelSettings
+from agent.labels.maps import load_label_map
+from agent.models.descriptions import Description
+from agent.settings.parts import is_composition, parts_of
+from agent.settings.tables import Config, ModelSettings
 
 MIB = 2**20
 ADAPTER_SECONDS, LOAD_SECONDS = 120.0, 1800.0

@@ -9,9 +9,9 @@ from agent.doctor.account import ORGANIZATION
 from agent.doctor.findings import Check, Finding, failed, ok, skipped, warning
 from agent.doctor.patient import Patient
 from agent.errors import ServerRefused
-from agent.function_ids import FunctionIds, state_folder
-from agent.functions import KINDS, NotCompatible, check_compatible
-from agent.service_config import Config, ModelSettings
+from agent.functions.bodies import KINDS, NotCompatible, check_compatible
+from agent.functions.ids import FunctionIds, state_folder
+from agent.settings.tables import Config, ModelSettings
 
 SERVER = "queue.server"
 

@@ -11,7 +11,7 @@ from agent.doctor.account import LOGIN, SIGHT
 from agent.doctor.findings import Check, Finding, counted, failed, ok, skipped, warning
 from agent.doctor.patient import Answer, Patient
 from agent.doctor.ports import GATEWAY as OWN
-from agent.service_config import Config
+from agent.settings.tables import Config
 
 FUNCTIONS, OURS = "gateway.dashboard", "gateway.functions"
 CALL_SECONDS = 150.0

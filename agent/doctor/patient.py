@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from agent.config import ServerSettings
 from agent.cvat.calls import Call, answer
 from agent.cvat.login import make_client
 from agent.cvat.session import Session
-from agent.descriptions import Description, Descriptions
 from agent.errors import ConfigError
-from agent.function_ids import state_folder
-from agent.service_config import Config, ModelSettings
+from agent.functions.ids import state_folder
+from agent.models.descriptions import Description, Descriptions
+from agent.settings.server import ServerSettings
+from agent.settings.tables import Config, ModelSettings
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from typing import Any
 from agent.doctor.configuration import FILE
 from agent.doctor.findings import Check, Finding, failed, ok, skipped, warning
 from agent.doctor.patient import Patient
-from agent.service_config import Config
+from agent.settings.tables import Config
 
 STATUS, GATEWAY = "ports.status", "ports.gateway"
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}

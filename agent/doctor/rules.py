@@ -14,9 +14,9 @@ from agent.doctor.findings import Check, Finding, failed, ok, skipped, warning
 from agent.doctor.patient import Patient
 from agent.doors.watch.rules import Rule, read_rules
 from agent.errors import LabelMismatch, ServerRefused
-from agent.label_map import load_label_map
-from agent.labels import match_labels
-from agent.service_config import Config, ModelSettings, RuleSettings
+from agent.labels.maps import load_label_map
+from agent.labels.matching import match_labels
+from agent.settings.tables import Config, ModelSettings, RuleSettings
 
 OPTIONS = "rules.options"
 TASKS = 5

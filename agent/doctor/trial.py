@@ -7,7 +7,7 @@ import numpy as np
 from agent.contract import Context, Frame, PromptNeeds, Prompts, Rectangle
 from agent.doctor.findings import counted
 from agent.errors import BadPrediction, SidecarError
-from agent.models import LoadedModel
+from agent.models.loading import LoadedModel
 from agent.predict import check_predictions
 
 WIDTH, HEIGHT = 320, 240

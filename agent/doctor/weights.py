@@ -10,10 +10,10 @@ from pathlib import Path
 
 from agent.doctor.findings import Finding, failed, ok, skipped, warning
 from agent.doctor.patient import Patient
-from agent.model_parts import is_composition, named_parts
-from agent.model_paths import FILE_OPTIONS
-from agent.models import parse_reference
-from agent.service_config import ModelSettings
+from agent.models.loading import parse_reference
+from agent.settings.parts import is_composition, named_parts
+from agent.settings.paths import FILE_OPTIONS
+from agent.settings.tables import ModelSettings
 
 
 def look_at_files(patient: Patient, model: ModelSettings) -> Finding:

@@ -11,8 +11,8 @@ from agent.activity import Activity
 from agent.cvat.session import Session
 from agent.interaction import Embeddings
 from agent.lanes import Lanes
-from agent.pool import ModelPool
-from agent.service_config import Config
+from agent.pool.pool import ModelPool
+from agent.settings.tables import Config
 from agent.tracking import TrackStates
 
 

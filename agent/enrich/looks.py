@@ -21,11 +21,11 @@ from agent.cvat.work import JobWork, TaskWork
 from agent.enrich.identities import identities
 from agent.enrich.shapes import ShapeBook, check_attribute, check_room, check_values, model_label
 from agent.errors import BadRequest, RequestCancelled
-from agent.label_names import meant
-from agent.ledger import Ledger
-from agent.models import wrong_kind
+from agent.labels.names import meant
+from agent.ledger.ledger import Ledger
+from agent.models.loading import wrong_kind
 from agent.report import RunReport
-from agent.surroundings import Surroundings
+from agent.runs.surroundings import Surroundings
 
 AT_ONCE = 8
 """Frames that are looked at together."""

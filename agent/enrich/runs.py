@@ -7,7 +7,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from typing import Any
 
-from agent.backups import write_backup
 from agent.compose.parts import Opener, Parts
 from agent.cvat.annotations_api import get_annotations, update
 from agent.cvat.session import Session
@@ -16,12 +15,13 @@ from agent.cvat.work import find_work
 from agent.enrich.looks import EnrichOptions, JobShapes, Looked, Ready, look, prepare, read_job
 from agent.enrich.shapes import Changes, check_attribute
 from agent.errors import BadRequest, RequestCancelled
-from agent.host import Host
-from agent.ledger import Ledger
-from agent.models import LoadedModel
+from agent.ledger.backups import write_backup
+from agent.ledger.ledger import Ledger
+from agent.models.host import Host
+from agent.models.loading import LoadedModel
 from agent.options import Target
 from agent.report import RunReport
-from agent.surroundings import Surroundings
+from agent.runs.surroundings import Surroundings
 
 MODEL = "enrich"
 """What the ledger calls the model of such a run, before the name of the real one."""

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agent.annotations import OutputOptions, encode
-from agent.attribute_values import valid_value
 from agent.contract import Attribute, Detection, Label, Rectangle
 from agent.domain import TaskAttribute, TaskLabel
 from agent.errors import BadRequest, LabelMismatch
 from agent.filters import stored_bounds
-from agent.label_names import some
-from agent.labels import LabelMatch, compatible, match_labels
+from agent.labels.attribute_values import valid_value
+from agent.labels.matching import LabelMatch, compatible, match_labels
+from agent.labels.names import some
 
 
 def model_label(label: TaskLabel) -> Label:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from agent.geometry import iou
+from agent.shapes.geometry import iou
 from agent.tracks.link import Sighting
 
 SAME = 0.9

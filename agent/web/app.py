@@ -19,8 +19,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agent.errors import SidecarError
-from agent.metrics import CONTENT_TYPE, Metrics
 from agent.web.guard import HEADERS, Guard
+from agent.web.metrics import CONTENT_TYPE, Metrics
 from agent.web.page import parts, run_page, status_page
 from agent.web.status import View, run_values, status
 

@@ -12,12 +12,12 @@ from typing import Any
 from agent.activity import RequestRecord
 from agent.doors import Door, Shared
 from agent.errors import SidecarError
-from agent.ledger import Ledger
+from agent.ledger.ledger import Ledger
+from agent.ledger.records import RunRecord
 from agent.logs import Redactor
-from agent.metrics import own_version
-from agent.pool import ModelRecord
-from agent.readiness import health_of
-from agent.run_records import RunRecord
+from agent.pool.pool import ModelRecord
+from agent.web.metrics import own_version
+from agent.web.readiness import health_of
 from agent.web.undoing import KIND, Undoing
 
 RUNS = 20

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from agent.activity import one_line
 from agent.doors import Shared
 from agent.errors import BadRequest, SidecarError
-from agent.ledger import Ledger
-from agent.undo import undo_run
+from agent.ledger.ledger import Ledger
+from agent.runs.undo import undo_run
 
 log = logging.getLogger(__name__)
 

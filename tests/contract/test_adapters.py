@@ -18,8 +18,8 @@ from PIL import Image
 
 from agent.compose.named import open_named
 from agent.contract import Context, Detection, Frame, Skeleton
-from agent.geometry import area, bounds
-from agent.models import LoadedModel
+from agent.models.loading import LoadedModel
+from agent.shapes.geometry import area, bounds
 from tests.support.contract_models import (
     Built,
     Shop,

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from agent.contract import Context, Frame, Rectangle
-from agent.geometry import bounds
-from agent.models import load_model
+from agent.models.loading import load_model
+from agent.shapes.geometry import bounds
 from tests.support.coco import accuracy, load_ground_truth, mask_accuracy, pose_accuracy
 
 FIGURES = {

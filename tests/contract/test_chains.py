@@ -14,10 +14,10 @@ from PIL import Image
 from adapters._torch import import_torch
 from agent.compose.named import open_named
 from agent.contract import Context, Frame, Mask, Prompts, Skeleton
-from agent.geometry import bounds
-from agent.models import load_model
+from agent.models.loading import load_model
 from agent.predict import check_predictions
-from agent.service_config import load_models
+from agent.settings.service import load_models
+from agent.shapes.geometry import bounds
 from tests.support import hub_models
 from tests.support.coco import load_ground_truth
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from agent.compose.named import open_named
 from agent.contract import Context, Frame
-from agent.models import load_model
+from agent.models.loading import load_model
 from tests.support.coco import accuracy, load_ground_truth
 
 SMALL = 32 * 32

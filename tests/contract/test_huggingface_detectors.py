@@ -15,7 +15,7 @@ import pytest
 from adapters._torch import import_torch
 from agent.contract import Context, Frame
 from agent.errors import BadPrediction, ConfigError
-from agent.models import load_model
+from agent.models.loading import load_model
 from agent.predict import check_predictions
 from tests.support import hub_models
 from tests.support.hub_models import not_a_number, pictures

@@ -10,7 +10,7 @@ import pytest
 from adapters._torch import import_torch
 from adapters.huggingface.pictures import Preparation, picture
 from agent.contract import Context, Frame, Mask, Prompts, Rectangle
-from agent.models import load_model
+from agent.models.loading import load_model
 from tests.support import hub_models
 from tests.support.hub_models import CLASSES, pictures
 

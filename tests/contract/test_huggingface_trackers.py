@@ -11,7 +11,7 @@ import pytest
 from adapters._torch import import_torch
 from agent.contract import Frame, Mask, Points, Polygon, Rectangle
 from agent.errors import BadPrediction, ConfigError
-from agent.models import load_model
+from agent.models.loading import load_model
 from tests.support import hub_models
 from tests.support.hub_models import not_a_number, pictures
 

@@ -13,7 +13,7 @@ from PIL import Image
 from agent.contract import Detection, Frame, Mask, Polygon, PromptNeeds, Prompts, Rectangle
 from agent.errors import ConfigError, ModelLoadFailed, ModelNotFound
 from agent.interaction import size_of
-from agent.models import load_model
+from agent.models.loading import load_model
 from tests.support.coco import load_ground_truth
 from tests.support.contract_models import CLICKER, Built, Shop, function, hub, programs, samexporter
 from tests.support.onnx_graphs import bare_encoder, constant_graph, cropping_decoder, sam_pair

@@ -8,7 +8,7 @@ from PIL import Image
 
 from agent.contract import Frame, Rectangle
 from agent.errors import BadPrediction, ConfigError, ModelLoadFailed
-from agent.models import load_model
+from agent.models.loading import load_model
 from tests.support.contract_models import Shop, looks, openvino_looks
 from tests.support.onnx_graphs import constant_graph
 

@@ -11,7 +11,7 @@ from agent.cli import main
 from agent.contract import BadPrediction, ConfigError, Context, Frame, ModelNotFound, Rectangle
 from agent.cvat.annotations_api import get_annotations
 from agent.cvat.work import find_work
-from agent.models import load_model
+from agent.models.loading import load_model
 from agent.options import Target
 from agent.predict import check_predictions
 from tests.support.material import make_image_task

@@ -17,7 +17,7 @@ import pytest
 from adapters.roboflow.calls import Calls, Limits
 from adapters.roboflow.refusals import CallFailed, Key
 from agent.contract import BadPrediction, ConfigError, Context, Frame, ModelError, ModelLoadFailed, ModelNotFound
-from agent.models import load_model
+from agent.models.loading import load_model
 from tests.support.roboflow import KEY, Model, RoboflowServer, above, box
 
 FRAME = Frame(0, "one.jpg", np.zeros((40, 60, 3), np.uint8))
@@ -424,7 +424,7 @@ class TestTheKey:
 
 def test_the_sdk_is_imported_when_a_model_is_loaded_and_not_before():
     code = (
-        "import sys; from agent.models import load_model, known_schemes; import adapters.roboflow;"
+        "import sys; from agent.models.loading import load_model, known_schemes; import adapters.roboflow;"
         "assert 'roboflow' in known_schemes();"
         "heavy = {'inference_sdk', 'httpx', 'cv2', 'supervision', 'PIL'} & set(sys.modules); assert not heavy, heavy"
     )

@@ -8,7 +8,7 @@ from PIL import Image
 
 from adapters.roboflow.masks import from_png, from_run_lengths
 from agent.contract import BadPrediction, ConfigError, Context, Frame, ModelLoadFailed
-from agent.models import load_model
+from agent.models.loading import load_model
 from tests.support.roboflow import KEY, Model, RoboflowServer, above, box, png
 
 FRAME = Frame(0, "one.jpg", np.zeros((40, 60, 3), np.uint8))

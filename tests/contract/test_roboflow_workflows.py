@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from agent.contract import BadPrediction, ConfigError, Context, Frame, ModelLoadFailed, ModelNotFound, Rectangle
-from agent.models import load_model
+from agent.models.loading import load_model
 from tests.support.roboflow import KEY, RoboflowServer, Workflow, box
 
 FRAME = Frame(0, "one.jpg", np.zeros((40, 60, 3), np.uint8))

@@ -12,8 +12,8 @@ from adapters.huggingface.tasks import TASKS as HUB_TASKS
 from adapters.opencv import _MODELS as OPENCV
 from adapters.roboflow.forms import TASKS as ROBOFLOW_TASKS
 from agent.compose.steps import STEPS
-from agent.model_parts import SCHEMES
-from agent.models import known_schemes, load_model
+from agent.models.loading import known_schemes, load_model
+from agent.settings.parts import SCHEMES
 from tests.contract import (
     test_adapters,
     test_huggingface_detectors,

@@ -14,7 +14,7 @@ from PIL import Image
 
 from agent.contract import Frame, Points, Rectangle
 from agent.errors import ConfigError, ModelLoadFailed, ModelNotFound
-from agent.models import load_model
+from agent.models.loading import load_model
 from tests.support.contract_models import FOLLOWER
 from tests.support.onnx_graphs import constant_graph
 
@@ -162,7 +162,7 @@ def test_an_older_state_may_come_again(loaded, case):
 PROGRAM = """
 import sys
 from pathlib import Path
-from agent.models import load_model
+from agent.models.loading import load_model
 from tests.contract.test_trackers import MODELS, open_case, scene
 
 case, folder, assets = MODELS[sys.argv[1]], Path(sys.argv[2]), Path(sys.argv[3])

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from agent.contract import Context, Frame
-from agent.models import load_model
+from agent.models.loading import load_model
 from tests.support.judging import judged, linked, neighbours, plain
 from tests.support.sequences import Seen, Sequence
 

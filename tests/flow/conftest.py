@@ -46,8 +46,8 @@ def annotated(tmp_path: Path, passwords: None, sandbox: Sandbox, session: Sessio
     """A service of the sandbox, and a run in its ledger that made two shapes there."""
     from agent.cvat.work import find_work
     from agent.options import Options, Target
-    from agent.runs import start
-    from agent.surroundings import Surroundings
+    from agent.runs.running import start
+    from agent.runs.surroundings import Surroundings
     from tests.support.material import make_image_task
     from tests.unit.test_pool import Loader
 

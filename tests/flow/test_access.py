@@ -6,11 +6,11 @@ import os
 import pytest
 
 from agent.cli import main
-from agent.config import ServerSettings
 from agent.cvat.session import open_session
 from agent.cvat.work import find_work
 from agent.errors import BadRequest, ConfigError, ServerRefused, ServerUnavailable
 from agent.options import Target
+from agent.settings.server import ServerSettings
 from tests.support.material import make_image_task, make_video_task
 
 LABELS = [{"name": "face", "type": "rectangle"}, {"name": "eye", "type": "rectangle"}]

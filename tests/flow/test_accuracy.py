@@ -6,10 +6,10 @@ from agent.contract import Context, Frame
 from agent.cvat.annotations_api import get_annotations
 from agent.cvat.decode import decode_picture
 from agent.cvat.work import find_work
-from agent.label_map import load_label_map
-from agent.models import load_model
+from agent.labels.maps import load_label_map
+from agent.models.loading import load_model
 from agent.options import Options, Target
-from agent.runs import Surroundings, start
+from agent.runs.running import Surroundings, start
 from tests.support.coco import accuracy, load_ground_truth
 from tests.support.material import make_task, make_video_task, number_of
 

@@ -6,13 +6,13 @@ from collections import Counter
 import pytest
 
 from agent.cli import main
-from agent.content import content_key
 from agent.cvat.annotations_api import create, get_annotations
 from agent.cvat.work import find_work
 from agent.errors import BadRequest
-from agent.ledger import Ledger, default_path
+from agent.ledger.content import content_key
+from agent.ledger.ledger import Ledger, default_path
 from agent.options import Options, Target
-from agent.runs import Surroundings, resume, start
+from agent.runs.running import Surroundings, resume, start
 from tests.support.material import make_image_task
 
 FUNCTION = """

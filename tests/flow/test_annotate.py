@@ -9,7 +9,7 @@ from agent.cli import main
 from agent.cvat.annotations_api import create, get_annotations
 from agent.cvat.work import find_work
 from agent.domain import Roi
-from agent.ledger import Ledger, default_path
+from agent.ledger.ledger import Ledger, default_path
 from agent.options import Target
 from tests.support.material import make_image_task
 

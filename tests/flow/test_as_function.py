@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from agent.service_config import ModelSettings
+from agent.settings.tables import ModelSettings
 from tests.support.doors import shared
 from tests.support.material import make_image_task
 from tests.support.onnx_graphs import constant_graph, sam_pair

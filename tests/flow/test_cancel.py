@@ -8,12 +8,12 @@ from dataclasses import replace
 import pytest
 
 from agent.errors import RequestCancelled
-from agent.ledger import Ledger
-from agent.link_runs import link_target
-from agent.linking import TrackOptions
+from agent.ledger.ledger import Ledger
 from agent.options import Options, Target
-from agent.runs import resume, start
-from agent.surroundings import Surroundings
+from agent.runs.link_runs import link_target
+from agent.runs.linking import TrackOptions
+from agent.runs.running import resume, start
+from agent.runs.surroundings import Surroundings
 from tests.flow.test_kill import Runs
 from tests.flow.test_watch import new_task, patch
 from tests.support.material import make_image_task
@@ -219,9 +219,9 @@ class TestCommandLine:
         assert run.ends(lambda: enrich_target(Target("task", task), options, run.around, **more)) < SOON
 
     def test_track(self, sandbox, session, silence, model):
-        from agent.host import Host
-        from agent.models import LoadedModel, ModelReference
-        from agent.surroundings import OwnModel
+        from agent.models.host import Host
+        from agent.models.loading import LoadedModel, ModelReference
+        from agent.runs.surroundings import OwnModel
 
         task = make_image_task(session, count=8, labels=[{"name": "thing"}])
         start(Target("task", task), Options(model=model), Surroundings(server=session.settings))

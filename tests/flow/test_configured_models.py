@@ -7,7 +7,7 @@ from click.testing import CliRunner
 from agent.cli import command
 from agent.cvat.annotations_api import get_annotations
 from agent.cvat.work import find_work
-from agent.ledger import Ledger
+from agent.ledger.ledger import Ledger
 from agent.options import Target
 from tests.support.coco import load_ground_truth
 from tests.support.material import make_task

@@ -16,14 +16,14 @@ import pytest
 
 from agent.commands.doctor import patient_of
 from agent.cvat.functions_api import delete_function
-from agent.descriptions import Description, Descriptions
 from agent.doctor.agenda import checks_for
 from agent.doctor.examination import examine, exit_code
 from agent.domain import Label
-from agent.function_ids import FunctionIds
-from agent.functions import function_body
+from agent.functions.bodies import function_body
+from agent.functions.ids import FunctionIds
+from agent.models.descriptions import Description, Descriptions
 from agent.sandbox import Sandbox
-from agent.service_config import GatewaySettings, ModelSettings
+from agent.settings.tables import GatewaySettings, ModelSettings
 from tests.support.dashboard import Dashboard
 from tests.support.doctor import LOGIN, SLOW, examined, written
 from tests.support.doors import shared
@@ -397,8 +397,8 @@ def test_a_function_that_does_not_fit(tmp_path, sandbox, session, task):
 @contextmanager
 def gateway_and_server(folder, *, invoke="dashboard", nuclio=None, **settings):
     """A gateway with one model, a sandbox that looks for its dashboard there (or at `nuclio`), and a task."""
-    from agent.config import ServerSettings
     from agent.cvat.session import open_session
+    from agent.settings.server import ServerSettings
 
     port = free_port()
     with (
@@ -564,8 +564,8 @@ def test_our_own_service_holds_the_ports(tmp_path, monkeypatch):
     monkeypatch.setenv("STATUS_WORD", "open sesame")
     status, gateway = free_port(), free_port()
     with Sandbox({"bot": "secret"}, nuclio=f"http://127.0.0.1:{gateway}") as sandbox:
-        from agent.config import ServerSettings
         from agent.cvat.session import open_session
+        from agent.settings.server import ServerSettings
 
         with open_session(ServerSettings(host=sandbox.url, user="bot", password="secret")) as session:
             make_image_task(session, count=1, labels=[{"name": "face"}, {"name": "eye"}])

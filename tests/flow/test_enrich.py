@@ -14,11 +14,11 @@ from agent.cvat.work import find_work
 from agent.enrich.looks import EnrichOptions
 from agent.enrich.runs import enrich_target
 from agent.errors import BadRequest, ConfigError, LabelMismatch, ModelError
-from agent.host import Host
-from agent.ledger import Ledger
-from agent.models import LoadedModel, ModelReference
+from agent.ledger.ledger import Ledger
+from agent.models.host import Host
+from agent.models.loading import LoadedModel, ModelReference
 from agent.options import Target
-from agent.surroundings import Surroundings
+from agent.runs.surroundings import Surroundings
 from tests.support.material import make_image_task, make_task, number_of
 
 COLOR = {"name": "color", "mutable": False, "input_type": "select", "default_value": "red", "values": ["red", "blue"]}

@@ -15,7 +15,7 @@ from agent.cli import command
 from agent.contract import Context, Frame, Rectangle
 from agent.cvat.annotations_api import get_annotations
 from agent.cvat.work import find_work
-from agent.models import load_model
+from agent.models.loading import load_model
 from agent.options import Target
 from tests.support.material import make_task
 from tests.support.torch_programs import FaceFinder, Landmarks, MeanColour, script

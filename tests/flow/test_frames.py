@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from agent.config import ServerSettings
 from agent.cvat.chunks import BadFrame
 from agent.cvat.frames import ChunkFrames, fetch_frame
 from agent.cvat.session import open_session
 from agent.cvat.work import find_work
 from agent.errors import ServerUnavailable
 from agent.options import Target
+from agent.settings.server import ServerSettings
 from tests.support.material import make_image_task, make_task, make_video_task, number_of, picture_bytes
 
 DATA = {"method": "GET", "path": r"/api/jobs/\d+/data"}

@@ -23,7 +23,7 @@ from agent.contract import (
     Rectangle,
     Skeleton,
 )
-from agent.service_config import ModelSettings
+from agent.settings.tables import ModelSettings
 from tests.support.doors import shared
 from tests.support.gateway import Describer, free_port, image_of, opened, staged
 from tests.support.material import picture_bytes

@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from agent.config import ServerSettings
 from agent.contract import Detection, Label, Mask, Rectangle
 from agent.doors.gateway.serial import SEARCHED, loop_of
+from agent.settings.server import ServerSettings
 from tests.support.gateway import Watched, image_of, staged
 from tests.support.material import number_of, numbered, picture_bytes, write_video
 from tests.support.tasks import Client

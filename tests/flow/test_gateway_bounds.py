@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from agent.contract import Detection, Rectangle
 from agent.errors import ModelLoadFailed
-from agent.memory import resident_bytes
+from agent.models.memory import resident_bytes
 from tests.support.gateway import Describer, Watched, image_of, staged
 from tests.support.material import picture_bytes
 from tests.support.models import Clicker, Follower

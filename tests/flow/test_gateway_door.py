@@ -13,7 +13,7 @@ import requests
 
 from agent.errors import ConfigError
 from agent.sandbox import Sandbox
-from agent.service_config import GatewaySettings, ModelSettings
+from agent.settings.tables import GatewaySettings, ModelSettings
 from tests.flow.test_gateway_bounds import GOOD, refused, until, works
 from tests.support.gateway import Gateway, Watched, free_port, staged
 from tests.support.models import Clicker

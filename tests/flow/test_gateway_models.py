@@ -9,8 +9,8 @@ from cvat_sdk.masks import decode_mask
 
 from agent.contract import Context, Frame
 from agent.cvat.decode import decode_picture
-from agent.models import load_model
-from agent.service_config import ModelSettings
+from agent.models.loading import load_model
+from agent.settings.tables import ModelSettings
 from tests.support.coco import load_ground_truth
 from tests.support.gateway import staged
 from tests.support.tasks import Client

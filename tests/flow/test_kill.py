@@ -8,10 +8,10 @@ from collections import Counter
 
 import pytest
 
-from agent.content import content_key
 from agent.cvat.annotations_api import get_annotations
 from agent.cvat.work import find_work
-from agent.ledger import Ledger
+from agent.ledger.content import content_key
+from agent.ledger.ledger import Ledger
 from agent.options import Target
 from tests.support.material import make_image_task
 

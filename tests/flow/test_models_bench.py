@@ -10,8 +10,8 @@ from agent.contract import Context, Frame
 from agent.cvat.annotations_api import create
 from agent.cvat.decode import decode_picture
 from agent.cvat.work import find_work
-from agent.label_map import load_label_map
-from agent.models import load_model
+from agent.labels.maps import load_label_map
+from agent.models.loading import load_model
 from agent.options import Target
 from tests.support.coco import accuracy, load_ground_truth
 from tests.support.material import make_image_task, make_task

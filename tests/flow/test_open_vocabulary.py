@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from agent.cli import command
 from agent.cvat.annotations_api import get_annotations
 from agent.cvat.work import find_work
-from agent.ledger import Ledger
+from agent.ledger.ledger import Ledger
 from agent.options import Options, Target
 from tests.support import hub_models
 from tests.support.material import make_image_task

@@ -12,11 +12,11 @@ from agent.cli import main
 from agent.cvat.annotations_api import get_annotations, update
 from agent.cvat.work import find_work
 from agent.errors import RequestCancelled
-from agent.ledger import Ledger, default_path
-from agent.ledger_pruning import OldRuns
-from agent.ledger_rules import RuleJob, RuleMemory
+from agent.ledger.ledger import Ledger, default_path
+from agent.ledger.pruning import OldRuns
+from agent.ledger.rules import RuleJob, RuleMemory
 from agent.options import Options, Target
-from agent.runs import Surroundings, resume, start
+from agent.runs.running import Surroundings, resume, start
 from tests.flow.test_watch import new_task
 from tests.support.material import make_image_task
 from tests.support.serving import serve, sidecar

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from agent.config import ServerSettings
 from agent.contract import Attribute, Detection, Keypoint, Label, Mask, Rectangle, Skeleton
+from agent.settings.server import ServerSettings
 from tests.support.material import make_image_task, make_video_task
 from tests.support.models import Finder
 from tests.support.queue import FAST, serving

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from agent.config import ServerSettings
-from agent.service_config import ServiceSettings
+from agent.settings.server import ServerSettings
+from agent.settings.tables import ServiceSettings
 from tests.support.material import make_image_task
 from tests.support.models import Clicker, Finder
 from tests.support.queue import FAST, serving, until

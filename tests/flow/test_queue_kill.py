@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.service_config import ModelSettings
+from agent.settings.tables import ModelSettings
 from tests.support.doors import shared
 from tests.support.material import make_image_task
 from tests.support.queue import registrar, until
@@ -31,7 +31,7 @@ AGENT = """
 import sys, threading
 from pathlib import Path
 from agent.doors.queue import QueueDoor
-from agent.service_config import ModelSettings, QueueSettings
+from agent.settings.tables import ModelSettings, QueueSettings
 from tests.support.doors import shared
 
 url, folder, function = sys.argv[1:]

@@ -6,7 +6,7 @@ from cvat_sdk.masks import decode_mask
 
 from agent.cli import main
 from agent.cvat.decode import decode_picture
-from agent.service_config import ModelSettings
+from agent.settings.tables import ModelSettings
 from tests.support.coco import load_ground_truth
 from tests.support.queue import serving
 

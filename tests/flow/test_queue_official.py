@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from agent.service_config import ModelSettings
+from agent.settings.tables import ModelSettings
 from tests.support.doors import shared
 from tests.support.material import make_image_task
 from tests.support.queue import FAST, QueueDoor, until

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from agent.config import ServerSettings
 from agent.contract import Label
 from agent.cvat.session import open_session
 from agent.errors import ModelLoadFailed
 from agent.sandbox import Sandbox
-from agent.service_config import EngineSettings, ModelSettings, QueueSettings
+from agent.settings.server import ServerSettings
+from agent.settings.tables import EngineSettings, ModelSettings, QueueSettings
 from tests.support.material import make_image_task
 from tests.support.models import Clicker, Finder, loader
 from tests.support.queue import registrar, serving, until

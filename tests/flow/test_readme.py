@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from agent.service_config import load_config
+from agent.settings.service import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 

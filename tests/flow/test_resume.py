@@ -10,13 +10,13 @@ from agent.commands.running import watch_run
 from agent.cvat.annotations_api import create, get_annotations
 from agent.cvat.work import find_work
 from agent.errors import BadRequest, ConfigError, RequestCancelled, ServerError
-from agent.ledger import Ledger
+from agent.ledger.ledger import Ledger
 from agent.options import Options, Target
 from agent.plan import frames_by_job
 from agent.report import RunReport
-from agent.runs import Surroundings, resume, start
+from agent.runs.running import Surroundings, resume, start
+from agent.runs.undo import undo_run
 from agent.survey import Surveyor
-from agent.undo import undo_run
 from tests.support.material import make_image_task
 
 FUNCTION = """

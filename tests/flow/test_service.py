@@ -11,9 +11,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from agent.errors import ConfigError, ModelLoadFailed
-from agent.lifetime import GIVEN_UP, Signals, run_until_stopped
-from agent.service import Service
-from agent.service_config import load_config
+from agent.process.lifetime import GIVEN_UP, Signals, run_until_stopped
+from agent.process.service import Service
+from agent.settings.service import load_config
 from tests.support.service import SmallDoor, refusing, running, written
 from tests.unit.test_pool import Loader
 
@@ -414,7 +414,7 @@ class TestEnd:
 
 
 def test_the_real_doors_are_where_the_table_says():
-    from agent.open_doors import DOORS, _maker
+    from agent.process.open_doors import DOORS, _maker
 
     for name in DOORS:
         made = _maker(name)

@@ -8,7 +8,7 @@ import pytest
 
 from agent.cvat.annotations_api import get_annotations
 from agent.errors import BadRequest, ModelLoadFailed
-from agent.ledger import Ledger
+from agent.ledger.ledger import Ledger
 from tests.support.html import elements, text_of, wellformed
 from tests.support.service import PASSWORD, Page, running, written
 from tests.unit.test_pool import Loader

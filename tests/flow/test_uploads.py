@@ -6,9 +6,9 @@ from agent.cvat.annotations_api import create, get_annotations
 from agent.cvat.uploads import JobUploads
 from agent.cvat.work import find_work
 from agent.errors import BadRequest, ServerRefused, ServerUnavailable
-from agent.ledger import Ledger
+from agent.ledger.ledger import Ledger
 from agent.options import Target
-from agent.undo import undo_run
+from agent.runs.undo import undo_run
 from tests.support.material import make_image_task
 
 CREATE = {"method": "PATCH", "path": r"/api/jobs/\d+/annotations"}

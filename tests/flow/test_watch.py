@@ -6,12 +6,12 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from agent.config import ServerSettings
 from agent.cvat.annotations_api import create, get_annotations
 from agent.cvat.session import open_session
 from agent.cvat.work import find_work
 from agent.options import Target
-from agent.service_config import ModelSettings, ServiceSettings, WatchSettings
+from agent.settings.server import ServerSettings
+from agent.settings.tables import ModelSettings, ServiceSettings, WatchSettings
 from tests.support.material import make_image_task, make_video_task
 from tests.support.watching import Clock, Models, boxes, rule, until, watching
 
@@ -95,7 +95,7 @@ class TestOnce:
         assert boxes(session, job) == {0: 2, 1: 2}, "they know nothing of each other"
 
     def test_a_run_that_was_undone_is_not_done_again(self, sandbox, session, tmp_path):
-        from agent.undo import undo_run
+        from agent.runs.undo import undo_run
 
         _, job = new_task(session)
         with watching(sandbox, rule(), folder=tmp_path) as watch:
@@ -486,7 +486,7 @@ class TestFailure:
         assert boxes(session, job) == {0: 1, 1: 1}
 
     def test_what_was_begun_is_there_and_can_be_undone(self, sandbox, session):
-        from agent.undo import undo_run
+        from agent.runs.undo import undo_run
 
         _, job = new_task(session)
         with watching(sandbox, rule()) as watch:

@@ -5,9 +5,9 @@ import time
 import pytest
 
 from agent.cvat.annotations_api import get_annotations
-from agent.ledger import Ledger
-from agent.service_config import WatchSettings
-from agent.undo import undo_run
+from agent.ledger.ledger import Ledger
+from agent.runs.undo import undo_run
+from agent.settings.tables import WatchSettings
 from tests.flow.test_watch import job_of, new_task, patch
 from tests.support.watching import PATIENCE, Models, boxes, rule, until, watching
 

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from agent.config import ServerSettings
 from agent.cvat.issues import comments_on, leave_issue
 from agent.cvat.jobs import get_job, set_state
 from agent.cvat.session import open_session
 from agent.doors.watch.claims import Claims
 from agent.errors import RequestCancelled, ServerUnavailable
-from agent.ledger_rules import RuleMemory
+from agent.ledger.rules import RuleMemory
+from agent.settings.server import ServerSettings
 from tests.flow.test_watch import LABELS, job_of, jobs_of, new_task, patch
 from tests.support.material import make_image_task
 from tests.support.watching import Clock, Models, boxes, rule, until, watching

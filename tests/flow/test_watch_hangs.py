@@ -5,10 +5,10 @@ import threading
 
 import pytest
 
-from agent import host as host_module
 from agent.doors.watch.looking import Looker
-from agent.ledger_rules import RuleMemory
-from agent.service_config import ServiceSettings
+from agent.ledger.rules import RuleMemory
+from agent.models import host as host_module
+from agent.settings.tables import ServiceSettings
 from tests.flow.test_watch import new_task, patch
 from tests.support.watching import Models, boxes, rule, until, watching
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.ledger import Ledger
+from agent.ledger.ledger import Ledger
 from tests.flow.test_kill import FUNCTION, JOBS, Runs
 from tests.flow.test_watch import job_of, jobs_of
 from tests.support.watching import until

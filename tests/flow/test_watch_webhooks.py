@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from agent.service_config import WatchSettings
+from agent.settings.tables import WatchSettings
 from tests.flow.test_watch import LABELS, new_task
 from tests.support.watching import boxes, rule, until, watching
 

@@ -9,7 +9,7 @@ from agent.doctor.agenda import checks_for
 from agent.doctor.examination import examine
 from agent.doctor.findings import Line
 from agent.doctor.patient import Patient
-from agent.service_config import load_config
+from agent.settings.service import load_config
 
 SLOW = ("installation.", "accelerator.torch")
 """Checks that import torch in a process of their own, and have nothing to do with servers."""

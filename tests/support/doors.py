@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.activity import Activity
-from agent.config import ServerSettings
 from agent.cvat.session import open_session
 from agent.doors import Shared
 from agent.interaction import Embeddings
 from agent.lanes import Lanes
-from agent.models import LoadedModel, load_model
-from agent.pool import ModelPool
-from agent.service_config import Config, EngineSettings, ModelSettings
+from agent.models.loading import LoadedModel, load_model
+from agent.pool.pool import ModelPool
+from agent.settings.server import ServerSettings
+from agent.settings.tables import Config, EngineSettings, ModelSettings
 from agent.tracking import TrackStates
 
 if TYPE_CHECKING:

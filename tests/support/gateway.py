@@ -17,9 +17,9 @@ import numpy as np
 from agent.contract import Context, Detection, Frame, Rectangle
 from agent.doors import Shared
 from agent.doors.gateway import Gateway
-from agent.models import LoadedModel, ModelReference
+from agent.models.loading import LoadedModel, ModelReference
 from agent.sandbox import Sandbox
-from agent.service_config import GatewaySettings, ModelSettings
+from agent.settings.tables import GatewaySettings, ModelSettings
 from tests.support.doors import shared
 from tests.support.material import BITS, BLOCK, number_of
 from tests.support.models import Finder, loader

@@ -20,7 +20,7 @@ from agent.contract import (
     Rectangle,
     Shape,
 )
-from agent.models import LoadedModel, ModelReference
+from agent.models.loading import LoadedModel, ModelReference
 from tests.support.material import number_of
 
 

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.activity import RequestRecord
-from agent.descriptions import Description
 from agent.doors import Shared
 from agent.doors.queue import QueueDoor
-from agent.registration import Registrar
+from agent.functions.registration import Registrar
+from agent.models.descriptions import Description
 from agent.sandbox.queue import OVER, enqueue
-from agent.service_config import ModelSettings, QueueSettings, ServiceSettings
+from agent.settings.tables import ModelSettings, QueueSettings, ServiceSettings
 from tests.support.doors import shared
 from tests.support.models import loader
 from tests.support.tasks import Client

@@ -14,9 +14,9 @@ import httpx
 
 from agent.doors import DoorHealth, Shared
 from agent.errors import ConfigError, SidecarError
-from agent.models import LoadedModel, load_model
-from agent.service import Service
-from agent.service_config import load_config
+from agent.models.loading import LoadedModel, load_model
+from agent.process.service import Service
+from agent.settings.service import load_config
 
 if TYPE_CHECKING:
     from agent.cvat.session import Session

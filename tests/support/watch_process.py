@@ -10,7 +10,7 @@ from pathlib import Path
 
 from agent.activity import RequestRecord
 from agent.doors.watch import Watch
-from agent.service_config import ModelSettings, WatchSettings
+from agent.settings.tables import ModelSettings, WatchSettings
 from tests.support.doors import shared
 from tests.support.watching import rule
 

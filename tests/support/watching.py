@@ -17,10 +17,10 @@ from agent.cvat.annotations_api import get_annotations
 from agent.doors import Shared
 from agent.doors.watch import Watch
 from agent.errors import ModelLoadFailed
-from agent.ledger import Ledger, RunRecord
-from agent.ledger_rules import RuleJob, RuleMemory
-from agent.models import LoadedModel, ModelReference
-from agent.service_config import ModelSettings, RuleSettings, WatchSettings
+from agent.ledger.ledger import Ledger, RunRecord
+from agent.ledger.rules import RuleJob, RuleMemory
+from agent.models.loading import LoadedModel, ModelReference
+from agent.settings.tables import ModelSettings, RuleSettings, WatchSettings
 from tests.support.doors import shared
 
 if TYPE_CHECKING:

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.annotations import GROUPS_PER_FRAME, OutputOptions, encode, encode_mask
-from agent.content import content_key, fingerprint, same_content
 from agent.contract import (
     Attribute,
     Cuboid,
@@ -27,8 +26,9 @@ from agent.contract import (
     Skeleton,
 )
 from agent.domain import SHAPE_TYPES, TaskAttribute, TaskLabel
-from agent.label_map import parse_label_map
-from agent.labels import match_labels
+from agent.labels.maps import parse_label_map
+from agent.labels.matching import match_labels
+from agent.ledger.content import content_key, fingerprint, same_content
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 SIZE = (64, 48)

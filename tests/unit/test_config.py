@@ -1,7 +1,7 @@
 import pytest
 
-from agent.config import ServerSettings, load_server
 from agent.errors import ConfigError
+from agent.settings.server import ServerSettings, load_server
 
 
 def write(folder, text):

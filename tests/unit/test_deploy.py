@@ -17,8 +17,8 @@ import pytest
 import yaml
 
 from agent.cli import COMMANDS
-from agent.lifetime import LAST_RESORT
-from agent.service_config import load_config
+from agent.process.lifetime import LAST_RESORT
+from agent.settings.service import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"

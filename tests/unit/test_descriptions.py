@@ -4,9 +4,9 @@ from types import SimpleNamespace
 import pytest
 
 from agent.contract import Attribute, Label, PromptNeeds
-from agent.descriptions import Description, Descriptions
-from agent.models import LoadedModel, ModelReference
-from agent.service_config import ModelSettings
+from agent.models.descriptions import Description, Descriptions
+from agent.models.loading import LoadedModel, ModelReference
+from agent.settings.tables import ModelSettings
 
 SETTINGS = ModelSettings("a", "x:y", options={"n": 1, "names": ["b", "a"]})
 POSE = Label(

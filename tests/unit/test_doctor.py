@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from agent.config import ServerSettings
 from agent.cvat.failures import Failure
 from agent.doctor import child
 from agent.doctor.agenda import checks_for
@@ -16,7 +15,8 @@ from agent.doctor.findings import Check, failed, ok, skipped, warning
 from agent.doctor.patient import Patient
 from agent.doctor.probe import ProbeFailed, probe
 from agent.errors import ConfigError, ServerUnavailable
-from agent.service_config import Config, GatewaySettings, ModelSettings, QueueSettings, RuleSettings, WatchSettings
+from agent.settings.server import ServerSettings
+from agent.settings.tables import Config, GatewaySettings, ModelSettings, QueueSettings, RuleSettings, WatchSettings
 
 
 @pytest.fixture

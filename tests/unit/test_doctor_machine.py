@@ -14,7 +14,7 @@ import pytest
 from agent.doctor.limits import _groups, memory_limit, processor_limit, usable_memory
 from agent.doctor.trial import try_model
 from agent.errors import BadPrediction
-from agent.models import LoadedModel, ModelReference
+from agent.models.loading import LoadedModel, ModelReference
 from tests.support.doctor import examined, written
 from tests.support.gateway import Describer
 from tests.support.hub import Hub, Repository
@@ -44,11 +44,11 @@ def failed(found):
 SCRIPT = """
 import json, sys
 from pathlib import Path
-from agent.config import ServerSettings
+from agent.settings.server import ServerSettings
 from agent.doctor import installation
 from agent.doctor.examination import examine
 from agent.doctor.patient import Patient
-from agent.service_config import Config
+from agent.settings.tables import Config
 
 patient = Patient(Config(Path("service.toml"), ServerSettings()))
 wanted = [check for check in installation.checks() if "torch" not in check.name or "torch" in sys.argv]

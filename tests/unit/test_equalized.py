@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from agent.contract import Context, Detector, Frame, Interactor, Prompts
-from agent.equalized import Equalized, equalize
 from agent.errors import ConfigError
-from agent.models import load_model
+from agent.models.equalized import Equalized, equalize
+from agent.models.loading import load_model
 
 
 def dark(seed=0):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from agent.contract import Detection, Ellipse, Keypoint, Mask, Points, Polygon, Polyline, Rectangle, Skeleton
 from agent.filters import Filters, filter_detections, leave_out_overlapping, stored_bounds
-from agent.label_match import Thresholds
+from agent.labels.match import Thresholds
 
 WIDTH, HEIGHT = 100, 80
 NAN = float("nan")

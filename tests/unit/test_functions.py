@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from agent.contract import Attribute, Label, PromptNeeds
-from agent.descriptions import Description
 from agent.errors import ModelError
-from agent.functions import NotCompatible, check_compatible, function_body
-from agent.service_config import ModelSettings
+from agent.functions.bodies import NotCompatible, check_compatible, function_body
+from agent.models.descriptions import Description
+from agent.settings.tables import ModelSettings
 
 RECORDED = Path(__file__).resolve().parents[3] / "shared" / "contract" / "agent-queue" / "cvat-cli-2.80.json"
 SETTINGS = ModelSettings("det", "test:det")

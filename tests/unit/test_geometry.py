@@ -8,10 +8,10 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from agent.clipping import clip
 from agent.contract import Cuboid, Ellipse, Keypoint, Mask, Points, Polygon, Polyline, Rectangle, Skeleton
-from agent.geometry import area, bounds, corners, iou, polygon_area, shift, tight
-from agent.outlines import is_simple, mask_to_polygons, polygon_to_mask
+from agent.shapes.clipping import clip
+from agent.shapes.geometry import area, bounds, corners, iou, polygon_area, shift, tight
+from agent.shapes.outlines import is_simple, mask_to_polygons, polygon_to_mask
 
 WIDTH, HEIGHT = 40, 30
 number = st.floats(-30, 70, width=32)

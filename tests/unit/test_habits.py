@@ -56,8 +56,8 @@ def test_adapters_know_the_contract_only():
         found = set(re.findall(r"^\s*from (agent[.\w]*)|^\s*import (agent[.\w]*)", path.read_text(), re.MULTILINE))
         names = {one or other for one, other in found} - {"agent.contract"}
         if path.name == "as_function.py":  # a way in from cvat-cli, which loads models and answers as the doors do
-            names -= {"agent.models", "agent.compose.named", "agent.service_config"}
-            names -= {"agent.editor_masks", "agent.flat_shapes", "agent.cvat.decode"}
+            names -= {"agent.models.loading", "agent.compose.named", "agent.settings.service"}
+            names -= {"agent.shapes.editor_masks", "agent.flat_shapes", "agent.cvat.decode"}
         strays += [f"{path.relative_to(ROOT)}: {name}" for name in names]
     assert strays == []
 
@@ -83,9 +83,9 @@ def test_documents_point_to_files_that_exist():
 
 
 def test_the_example_configuration_is_valid():
-    from agent.config import _SERVER_KEYS
-    from agent.service import check
-    from agent.service_config import load_config
+    from agent.process.service import check
+    from agent.settings.server import _SERVER_KEYS
+    from agent.settings.service import load_config
 
     check(load_config(ROOT / "service.toml"))  # it can be served as it stands
     text = (ROOT / "service.toml").read_text()
@@ -96,7 +96,7 @@ def test_the_example_configuration_has_every_key(tmp_path, monkeypatch):
     """With all comments taken away, each table has the keys that the code reads, and their values are allowed."""
     from dataclasses import fields
 
-    from agent import service_config as code
+    from agent.settings import service as code
 
     text = re.sub(r"^# (\w+ = |\[)", r"\1", (ROOT / "service.toml").read_text(), flags=re.MULTILINE)
     kinds = {

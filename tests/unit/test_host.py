@@ -5,10 +5,10 @@ from concurrent.futures import CancelledError
 import numpy as np
 import pytest
 
-from agent import host as module
 from agent.contract import Context, Detection, Frame, Rectangle
 from agent.errors import BadPrediction
-from agent.host import BATCH, INTERACTIVE, Host
+from agent.models import host as module
+from agent.models.host import BATCH, INTERACTIVE, Host
 
 FOUND = Detection("thing", Rectangle(0, 0, 2, 2), 0.5)
 

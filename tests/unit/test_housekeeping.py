@@ -3,8 +3,8 @@ import threading
 import pytest
 
 from agent.errors import ModelLoadFailed
-from agent.housekeeping import Housekeeping
-from agent.service_config import EngineSettings, ModelSettings
+from agent.process.housekeeping import Housekeeping
+from agent.settings.tables import EngineSettings, ModelSettings
 from tests.support.doors import shared as make_shared
 from tests.unit.test_pool import Loader
 
@@ -89,7 +89,7 @@ def test_states_that_have_expired_are_forgotten(shared, keep, monkeypatch):
 
 
 def test_what_failed_is_tried_again_by_itself(shared, keep, load, monkeypatch):
-    monkeypatch.setattr("agent.pool.RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("agent.pool.pool.RETRY_SECONDS", 0.0)
     load.fail["x:a"] = ModelLoadFailed("the Hub does not answer")
     tried = Bell(monkeypatch, shared.pool, "preload")
     keep(retry=0.001)
@@ -101,7 +101,7 @@ def test_what_failed_is_tried_again_by_itself(shared, keep, load, monkeypatch):
 
 
 def test_what_failed_is_tried_again_at_once_when_somebody_says_so(shared, keep, load, monkeypatch):
-    monkeypatch.setattr("agent.pool.RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("agent.pool.pool.RETRY_SECONDS", 0.0)
     load.fail["x:a"] = ModelLoadFailed("the Hub does not answer")
     tried = Bell(monkeypatch, shared.pool, "preload")
     patient = keep(retry=1000)

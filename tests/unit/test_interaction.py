@@ -10,11 +10,11 @@ import pytest
 
 from agent.contract import Detection, Frame, Label, Polygon, Prompts, Rectangle
 from agent.errors import BadPrediction, ModelError
-from agent.host import Host
 from agent.interaction import Embeddings, content_digest, interact, size_of
-from agent.models import LoadedModel, ModelReference
-from agent.pool import HostedModel
-from agent.service_config import ModelSettings
+from agent.models.host import Host
+from agent.models.loading import LoadedModel, ModelReference
+from agent.pool.pool import HostedModel
+from agent.settings.tables import ModelSettings
 
 KIB = 1024
 CLICK = Prompts(positive=((2.0, 3.0),))

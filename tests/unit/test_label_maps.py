@@ -9,9 +9,9 @@ import pytest
 
 from agent.domain import Label, TaskLabel
 from agent.errors import ConfigError
-from agent.label_map import known_label_maps, load_label_map, parse_label_map
-from agent.label_names import fold
-from agent.labels import match_labels
+from agent.labels.maps import known_label_maps, load_label_map, parse_label_map
+from agent.labels.matching import match_labels
+from agent.labels.names import fold
 
 ROOT = Path(__file__).resolve().parents[2]
 UNUSED_COCO_IDS = {0, 12, 26, 29, 30, 45, 66, 68, 69, 71, 83}

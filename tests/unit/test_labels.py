@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.attribute_values import valid_value
 from agent.domain import LABEL_TYPES, Attribute, Label, TaskAttribute, TaskLabel
 from agent.errors import ConfigError, LabelMismatch
-from agent.label_map import load_label_map, parse_label_map
-from agent.label_names import NameIndex, fold
-from agent.labels import check_match, compatible, find_match, match_labels
+from agent.labels.attribute_values import valid_value
+from agent.labels.maps import load_label_map, parse_label_map
+from agent.labels.matching import check_match, compatible, find_match, match_labels
+from agent.labels.names import NameIndex, fold
 
 KIND = TaskAttribute(71, "kind", "select", ("car", "truck", "bus"))
 AGE = TaskAttribute(72, "age", "number", ("0", "99", "1"))

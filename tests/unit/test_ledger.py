@@ -1,8 +1,8 @@
 import pytest
 
-from agent.content import same_content
 from agent.errors import BadRequest, ConfigError
-from agent.ledger import Ledger
+from agent.ledger.content import same_content
+from agent.ledger.ledger import Ledger
 
 SHAPE = {"type": "rectangle", "frame": 3, "label_id": 1, "points": [1, 2, 3, 4], "source": "auto"}
 

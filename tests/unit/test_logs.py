@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from agent.config import ServerSettings
 from agent.log_fields import log_fields
 from agent.logs import HIDDEN, JsonLines, Lines, Redactor, known_secrets, set_up
-from agent.service_config import Config, GatewaySettings, ModelSettings, ServiceSettings, WatchSettings
+from agent.settings.server import ServerSettings
+from agent.settings.tables import Config, GatewaySettings, ModelSettings, ServiceSettings, WatchSettings
 
 SECRET = 'pa"ss wörd/&1'
 
 
 def record(message, *args, exc_info=None, level=logging.INFO):
-    return logging.LogRecord("agent.pool", level, __file__, 1, message, args, exc_info)
+    return logging.LogRecord("agent.pool.pool", level, __file__, 1, message, args, exc_info)
 
 
 def caught(error):
@@ -33,9 +33,9 @@ class TestLines:
         with log_fields(request="ab12", model="yolo"):
             line = lines.format(record("loaded in %.1f s", 2))
         time, rest = line.split(" ", 1)
-        assert rest == "INFO agent.pool: loaded in 2.0 s [request=ab12 model=yolo]"
+        assert rest == "INFO agent.pool.pool: loaded in 2.0 s [request=ab12 model=yolo]"
         assert time.endswith("+00:00")
-        assert lines.format(record("plain")).endswith("agent.pool: plain")
+        assert lines.format(record("plain")).endswith("agent.pool.pool: plain")
 
     def test_json_has_them_as_keys(self):
         with log_fields(request="ab12", run="cd34"):
@@ -44,7 +44,7 @@ class TestLines:
         assert "\n" not in line
         assert values.pop("time").startswith("20")
         assert values == {
-            "level": "warning", "logger": "agent.pool", "message": "two\\nlines", "request": "ab12", "run": "cd34",
+            "level": "warning", "logger": "agent.pool.pool", "message": "two\\nlines", "request": "ab12", "run": "cd34",
         }  # fmt: skip
 
     def test_nobody_can_forge_a_line(self):

@@ -4,12 +4,12 @@ import sys
 
 import pytest
 
-from agent.memory import HEAPS, give_large_blocks_back
+from agent.models.memory import HEAPS, give_large_blocks_back
 
 HAS_GLIBC = platform.libc_ver()[0] == "glibc"
 THREADS = """
 import ctypes, threading
-from agent.memory import share_few_heaps
+from agent.models.memory import share_few_heaps
 {first}
 barrier = threading.Barrier(8)
 def hold():

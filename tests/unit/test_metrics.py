@@ -9,8 +9,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from agent.activity import Activity
 from agent.doors import DoorHealth
 from agent.errors import BadRequest
-from agent.metrics import Metrics
-from agent.service_config import ModelSettings
+from agent.settings.tables import ModelSettings
+from agent.web.metrics import Metrics
 from tests.support.doors import shared as make_shared
 from tests.unit.test_pool import Loader
 

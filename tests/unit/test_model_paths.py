@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.model_paths import beside
-from agent.service_config import load_config, load_models
+from agent.settings.paths import beside
+from agent.settings.service import load_config, load_models
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
-from agent import models
 from agent.contract import Label
 from agent.errors import ConfigError, ModelLoadFailed, ModelNotFound
-from agent.models import LoadedModel, ModelReference, known_schemes, load_model, parse_reference
+from agent.models import loading as models
+from agent.models.loading import LoadedModel, ModelReference, known_schemes, load_model, parse_reference
 
 
 class Detector:
@@ -229,7 +229,7 @@ def test_closing_reaches_the_model(plug):
 
 def test_importing_models_imports_no_model_library():
     heavy = ("torch", "transformers", "onnxruntime", "cv2", "cvat_sdk", "numpy", "adapters")
-    code = f"import sys, agent.models; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, agent.models.loading; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"
 
@@ -238,5 +238,5 @@ def test_the_table_of_built_ins_is_what_the_package_declares():
     import tomllib
     from pathlib import Path
 
-    project = tomllib.loads((Path(models.__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((Path(models.__file__).parents[2] / "pyproject.toml").read_text())["project"]
     assert project["entry-points"][models.GROUP] == models._BUILT_IN

@@ -14,10 +14,10 @@ from adapters.opencv import _MODELS as OPENCV
 from adapters.roboflow.forms import TASKS as ROBOFLOW_TASKS
 from agent.compose.named import open_named
 from agent.contract import Context, Frame
-from agent.model_options import check_options
-from agent.model_parts import SCHEMES, is_composition
-from agent.models import adapter_of, parse_reference
-from agent.service_config import load_models
+from agent.models.loading import adapter_of, parse_reference
+from agent.models.options import check_options
+from agent.settings.parts import SCHEMES, is_composition
+from agent.settings.service import load_models
 from tests.support.onnx_graphs import constant_graph
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,9 +9,9 @@ import pytest
 
 from agent.contract import Context, Detection, Label, Rectangle
 from agent.errors import ConfigError, ModelError, ModelLoadFailed, ModelNotFound
-from agent.models import LoadedModel, ModelReference
-from agent.pool import RETRY_SECONDS, ModelPool
-from agent.service_config import EngineSettings, ModelSettings
+from agent.models.loading import LoadedModel, ModelReference
+from agent.pool.pool import RETRY_SECONDS, ModelPool
+from agent.settings.tables import EngineSettings, ModelSettings
 from tests.unit.test_host import frames
 
 MIB = 2**20
@@ -33,7 +33,7 @@ class Model:
 
 
 class Loader:
-    """Stands in for agent.models.load_model: counts, can be held up, and fails where it is told to."""
+    """Stands in for agent.models.loading.load_model: counts, can be held up, and fails where it is told to."""
 
     def __init__(self):
         self.loads, self.models, self.at_once, self.most_at_once = [], [], 0, 0

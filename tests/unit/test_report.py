@@ -1,6 +1,6 @@
 """The table that a person reads after a run: short, whatever the size of the model's vocabulary."""
 
-from agent.label_match import NO_SUCH_LABEL
+from agent.labels.match import NO_SUCH_LABEL
 from agent.report import RunReport
 
 

@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.config import ServerSettings
-from agent.config_changes import changes, in_effect
 from agent.errors import ConfigError
-from agent.service_config import Config, EngineSettings, ModelSettings, RuleSettings, load_config, secret
-from agent.toml_tables import read_table
+from agent.settings.changes import changes, in_effect
+from agent.settings.server import ServerSettings
+from agent.settings.service import load_config, secret
+from agent.settings.tables import Config, EngineSettings, ModelSettings, RuleSettings
+from agent.settings.toml import read_table
 
 EVERYTHING = """
 [cvat]

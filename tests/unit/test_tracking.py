@@ -19,10 +19,10 @@ from agent.contract import (
     Skeleton,
 )
 from agent.errors import BadPrediction, BadRequest, ConfigError, ModelError
-from agent.host import Host
-from agent.models import LoadedModel, ModelReference
-from agent.pool import HostedModel
-from agent.service_config import ModelSettings
+from agent.models.host import Host
+from agent.models.loading import LoadedModel, ModelReference
+from agent.pool.pool import HostedModel
+from agent.settings.tables import ModelSettings
 from agent.track_states import Kept
 from agent.tracking import LIFETIME, TrackStates, begin_tracking
 from agent.tracking import follow as follow_on

@@ -25,7 +25,7 @@ def unpacked(tmp_path_factory):
 
 def test_label_maps_are_found_by_name(unpacked, tmp_path):
     code = (
-        "from agent.label_map import load_label_map, known_label_maps as known;"
+        "from agent.labels.maps import load_label_map, known_label_maps as known;"
         "import label_maps; print(label_maps.__file__, len(load_label_map('coco-80').names), len(known()))"
     )
     # -I would ignore PYTHONPATH; an empty folder to stand in keeps the checkout out of sys.path.

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from agent.doors.gateway.call import Refused
 from agent.errors import ConfigError
-from agent.service_config import GatewaySettings, is_loopback, secret
+from agent.settings.service import is_loopback, secret
+from agent.settings.tables import GatewaySettings
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from agent.doors.gateway.payload import Payload
 from agent.doors.gateway.reid import Pair, match_pair
 from agent.doors.gateway.tracker import Tracking
 from agent.interaction import interact
-from agent.pool import HostedModel
+from agent.pool.pool import HostedModel
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from agent.doors.gateway.listing import Menu
 from agent.doors.gateway.refusals import NAME_HEADER, caller, failed, not_here, refusal, told
 from agent.errors import ModelNotFound, SidecarError
 from agent.lanes import Lane
-from agent.service_config import GatewaySettings
+from agent.settings.tables import GatewaySettings
 
 log = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from agent.doors.gateway.payload import Payload
 from agent.doors.gateway.replies import write_reply
 from agent.errors import BadPrediction
 from agent.filters import Filters, filter_detections
-from agent.host import INTERACTIVE, Prediction
-from agent.labels import Thresholds
-from agent.pool import HostedModel
+from agent.labels.matching import Thresholds
+from agent.models.host import INTERACTIVE, Prediction
+from agent.pool.pool import HostedModel
 from agent.predict import check_predictions
 
 

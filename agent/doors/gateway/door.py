@@ -16,7 +16,7 @@ from agent.doors.gateway.listing import Menu
 from agent.doors.gateway.server import Server
 from agent.errors import ConfigError
 from agent.lanes import Lane
-from agent.service_config import Config, GatewaySettings
+from agent.settings.tables import Config, GatewaySettings
 
 log = logging.getLogger(__name__)
 

@@ -9,10 +9,10 @@ from agent.contract import Detection, PromptNeeds, Prompts
 from agent.doors.gateway.call import Refused
 from agent.doors.gateway.payload import Payload
 from agent.doors.gateway.replies import drawn
-from agent.editor_masks import as_mask
 from agent.filters import Filters, filter_detections
 from agent.interaction import check_prompts
-from agent.labels import Thresholds
+from agent.labels.matching import Thresholds
+from agent.shapes.editor_masks import as_mask
 
 CONFIDENCE = 0
 """The id of the attribute by which an interactor tells its score."""

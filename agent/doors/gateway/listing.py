@@ -12,15 +12,15 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent.descriptions import Description
 from agent.domain import Label
 from agent.doors import Shared
 from agent.doors.gateway.call import Refused
 from agent.doors.gateway.naming import Naming
 from agent.errors import ModelNotFound, SidecarError
-from agent.label_map import load_label_map
-from agent.pool import ModelRecord
-from agent.service_config import ModelSettings
+from agent.labels.maps import load_label_map
+from agent.models.descriptions import Description
+from agent.pool.pool import ModelRecord
+from agent.settings.tables import ModelSettings
 
 log = logging.getLogger(__name__)
 

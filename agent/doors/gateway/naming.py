@@ -13,8 +13,8 @@ from typing import Any
 
 from agent.domain import Attribute, Label
 from agent.errors import ConfigError
-from agent.label_map import LabelMap, MapEntry
-from agent.label_names import NameIndex
+from agent.labels.maps import LabelMap, MapEntry
+from agent.labels.names import NameIndex
 
 SCORE_VALUES = ("0", "100", "1")
 """Minimum, maximum and step of the attribute that carries the score: whole percents, as CVAT takes no fractions."""

@@ -22,8 +22,8 @@ from agent.doors.gateway.payload import Picture, pixels_digest
 from agent.doors.gateway.serial import Row, find_picture, loop_of
 from agent.doors.gateway.window import Answer, Entry, Window
 from agent.errors import BadPrediction, RequestCancelled, ServerRefused, ServerUnavailable
-from agent.host import BATCH, Prediction
 from agent.interaction import size_of
+from agent.models.host import BATCH, Prediction
 
 log = logging.getLogger(__name__)
 

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from agent.activity import Request
-from agent.clipping import clip
 from agent.contract import Rectangle
 from agent.doors.gateway.call import Call, Refused
 from agent.doors.gateway.payload import FARTHEST, Payload, Picture
 from agent.doors.gateway.shapes import asked_shape
 from agent.errors import BadPrediction
-from agent.geometry import area
-from agent.host import BATCH
 from agent.interaction import Embeddings
-from agent.pool import HostedModel
+from agent.models.host import BATCH
+from agent.pool.pool import HostedModel
+from agent.shapes.clipping import clip
+from agent.shapes.geometry import area
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from agent.content import DIGITS
 from agent.contract import Detection, Ellipse, Mask, Polygon, Rectangle, Shape, Skeleton
 from agent.doors.gateway.naming import Naming, Target
 from agent.flat_shapes import write_shape
-from agent.geometry import tight
-from agent.outlines import mask_to_polygons, polygon_to_mask
+from agent.ledger.content import DIGITS
+from agent.shapes.geometry import tight
+from agent.shapes.outlines import mask_to_polygons, polygon_to_mask
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.activity import Request
-from agent.clipping import clip
 from agent.contract import Frame, Mask, Rectangle, Shape
 from agent.doors.gateway.call import Call, Refused
 from agent.doors.gateway.payload import Payload
 from agent.doors.gateway.shapes import asked_shape, bare_rectangle
 from agent.flat_shapes import write_shape
-from agent.geometry import area, coordinates
-from agent.pool import HostedModel
+from agent.pool.pool import HostedModel
+from agent.shapes.clipping import clip
+from agent.shapes.geometry import area, coordinates
 from agent.tracking import TrackStates, begin_tracking, follow
 
 OLD = "rectangle"

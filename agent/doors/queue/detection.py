@@ -23,11 +23,11 @@ from agent.domain import Roi
 from agent.doors.queue.parameters import AnnotateFrame, AnnotateTask, Region, Wishes
 from agent.doors.queue.result import ResultSink
 from agent.errors import BadPrediction, BadRequest, ServerRefused
-from agent.host import INTERACTIVE, Host, Prediction
 from agent.lease import HeldLease
+from agent.models.host import INTERACTIVE, Host, Prediction
 from agent.options import Target
 from agent.plan import Plan, request_plan
-from agent.pool import HostedModel
+from agent.pool.pool import HostedModel
 from agent.report import RunReport
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from agent.doors import DoorHealth, Shared
 from agent.doors.queue.held import Workplace
 from agent.doors.queue.server import FunctionServer
 from agent.errors import ConfigError
-from agent.function_ids import FunctionIds
+from agent.functions.ids import FunctionIds
 
 log = logging.getLogger(__name__)
 

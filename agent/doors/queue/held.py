@@ -30,8 +30,8 @@ from agent.doors.queue.reach import Reach
 from agent.doors.queue.result import ResultSink
 from agent.errors import BadRequest, RequestCancelled, ServerError, ServerRefused, ServerUnavailable, public_message
 from agent.lease import NOT_ABOUT_US, HeldLease
-from agent.pool import HostedModel
-from agent.service_config import QueueSettings
+from agent.pool.pool import HostedModel
+from agent.settings.tables import QueueSettings
 
 log = logging.getLogger(__name__)
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from agent.descriptions import Description
 from agent.errors import ModelError
-from agent.functions import KINDS, check_compatible
-from agent.models import LoadedModel
+from agent.functions.bodies import KINDS, check_compatible
+from agent.models.descriptions import Description
+from agent.models.loading import LoadedModel
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,13 @@ from agent.cvat.single_frames import FrameCache, KeptFrame
 from agent.cvat.task_cache import TaskCache
 from agent.doors.queue.detection import Lend, cropped
 from agent.doors.queue.parameters import InitTracking, Interact, Track
-from agent.editor_masks import as_mask
 from agent.errors import BadPrediction, BadRequest
 from agent.filters import Filters, filter_detections
 from agent.flat_shapes import write_shape
 from agent.interaction import Embeddings, check_prompts, interact
-from agent.labels import Thresholds
+from agent.labels.matching import Thresholds
 from agent.lease import HeldLease
+from agent.shapes.editor_masks import as_mask
 from agent.tracking import TrackStates, begin_tracking, follow
 
 SCORE = 0

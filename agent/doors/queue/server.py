@@ -10,13 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from agent.cvat.functions_api import Category, FunctionQueue, get_function
-from agent.descriptions import Description
 from agent.doors import DoorHealth
 from agent.doors.queue.bell import Bell
 from agent.doors.queue.held import Held, Workplace
 from agent.doors.queue.promise import Promise
 from agent.doors.queue.watcher import Watcher
 from agent.errors import ServerError, ServerRefused, ServerUnavailable, SidecarError
+from agent.models.descriptions import Description
 
 log = logging.getLogger(__name__)
 

@@ -15,13 +15,13 @@ from agent.doors.watch.endings import Endings
 from agent.doors.watch.place import Place
 from agent.doors.watch.rules import Rule
 from agent.errors import BadRequest, ModelError, RequestCancelled, ServerRefused
-from agent.hosted import HostedModel
-from agent.ledger import Ledger, RunRecord
-from agent.ledger_rules import PENDING, RuleJob
+from agent.ledger.ledger import Ledger, RunRecord
+from agent.ledger.rules import PENDING, RuleJob
 from agent.options import Target
 from agent.plan import NoFramesChosen, Plan
+from agent.pool.hosted import HostedModel
 from agent.report import RunReport
-from agent.runs import Surroundings, resume, start
+from agent.runs.running import Surroundings, resume, start
 
 log = logging.getLogger(__name__)
 

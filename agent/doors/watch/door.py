@@ -19,8 +19,8 @@ from agent.doors.watch.looking import Looker
 from agent.doors.watch.place import Place, local_now
 from agent.doors.watch.rules import Rule, read_rules
 from agent.doors.watch.webhooks import Refused, read_event
-from agent.ledger_rules import RuleMemory
-from agent.service_config import secret
+from agent.ledger.rules import RuleMemory
+from agent.settings.service import secret
 
 log = logging.getLogger(__name__)
 

@@ -20,8 +20,8 @@ from agent.errors import (
     public_message,
 )
 from agent.lease import NOT_ABOUT_US
-from agent.ledger_file import HeldElsewhere
-from agent.ledger_rules import RuleJob
+from agent.ledger.file import HeldElsewhere
+from agent.ledger.rules import RuleJob
 
 log = logging.getLogger(__name__)
 

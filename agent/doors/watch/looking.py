@@ -16,8 +16,8 @@ from agent.doors.watch.place import Place
 from agent.doors.watch.resting import Rest
 from agent.doors.watch.rules import Rule
 from agent.errors import ModelError, RequestCancelled, ServerError, ServerRefused, SidecarError
-from agent.ledger_file import HeldElsewhere
-from agent.ledger_rules import HOUR, PENDING
+from agent.ledger.file import HeldElsewhere
+from agent.ledger.rules import HOUR, PENDING
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from agent.doors.watch.attended import Attended, Stop
 from agent.doors.watch.claims import Claims
 from agent.doors.watch.hours import pause_after
 from agent.errors import RequestCancelled, ServerError
-from agent.ledger_rules import RuleMemory
+from agent.ledger.rules import RuleMemory
 
 log = logging.getLogger(__name__)
 

@@ -12,11 +12,11 @@ from pydantic import Field
 from agent.compose.named import resolved
 from agent.domain import Roi
 from agent.errors import ConfigError
-from agent.label_map import load_label_map
+from agent.labels.maps import load_label_map
 from agent.options import Options
 from agent.selection import parse_selection
-from agent.service_config import Config, RuleSettings, Share
-from agent.toml_tables import read_table
+from agent.settings.tables import Config, RuleSettings, Share
+from agent.settings.toml import read_table
 
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]

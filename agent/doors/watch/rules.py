@@ -16,7 +16,7 @@ from agent.doors.watch.rule_options import read_options, run_options
 from agent.doors.watch.webhooks import Event
 from agent.errors import ConfigError
 from agent.options import Options
-from agent.service_config import Config, RuleSettings
+from agent.settings.tables import Config, RuleSettings
 
 NOT_IN_KEY = ("device", "batch_size", "max_bad_frames", "replace", "rule")
 """Options that change how a job is annotated, but not with what."""

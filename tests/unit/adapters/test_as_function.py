@@ -22,7 +22,7 @@ from agent.contract import (
     Skeleton,
 )  # fmt: skip
 from agent.errors import BadPrediction, ModelLoadFailed
-from agent.models import LoadedModel, ModelReference
+from agent.models.loading import LoadedModel, ModelReference
 
 cvataa = pytest.importorskip("cvat_sdk.auto_annotation")
 common = pytest.importorskip("cvat_cli._internal.common")

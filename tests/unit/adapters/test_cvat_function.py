@@ -7,7 +7,7 @@ import pytest
 
 from agent.contract import Attribute, Context, Cuboid, Ellipse, Frame, Label, Mask, Points, Polygon, Rectangle
 from agent.errors import BadPrediction, ConfigError, ModelLoadFailed, ModelNotFound
-from agent.models import load_model
+from agent.models.loading import load_model
 
 FRAME = Frame(3, "street.jpg", np.zeros((60, 80, 3), np.uint8))
 

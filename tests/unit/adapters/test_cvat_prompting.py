@@ -10,7 +10,7 @@ import pytest
 from agent.contract import Frame, Mask, Points, Polygon, PromptNeeds, Prompts, Rectangle
 from agent.errors import BadPrediction
 from agent.interaction import size_of
-from agent.models import load_model
+from agent.models.loading import load_model
 
 FRAME = Frame(3, "street.jpg", np.arange(60 * 80 * 3, dtype=np.uint8).reshape(60, 80, 3))
 
@@ -183,7 +183,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from agent.contract import Frame
-from agent.models import load_model
+from agent.models.loading import load_model
 folder = Path(sys.argv[1])
 model = load_model(f"cvat:{folder}/func.py").model
 frame = Frame(4, "b.jpg", np.zeros((60, 80, 3), np.uint8))

@@ -9,7 +9,7 @@ import pytest
 
 from agent.contract import Context, Frame, Prompts, Rectangle
 from agent.errors import BadPrediction, ModelLoadFailed, SidecarError
-from agent.models import load_model
+from agent.models.loading import load_model
 from tests.support.onnx_graphs import constant_graph, sam_pair
 
 CELLS = 64 + 16 + 4

@@ -30,7 +30,7 @@ for name, options in calls:
         else:
             import numpy as np
             from agent.contract import Context, Frame
-            from agent.models import load_model
+            from agent.models.loading import load_model
             loaded = load_model(f"hf:{name}", device="cpu", options=options)
             frame = Frame(0, "f", np.zeros((40, 60, 3), np.uint8))
             found = loaded.model.detect([frame], Context())[0] if loaded.kind == "detector" else []

@@ -8,7 +8,7 @@ import pytest
 from adapters._torch import import_torch
 from agent.contract import Context, Frame
 from agent.errors import ConfigError, ModelLoadFailed, ModelNotFound
-from agent.models import load_model
+from agent.models.loading import load_model
 
 torch = import_torch()
 

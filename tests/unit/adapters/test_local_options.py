@@ -7,7 +7,7 @@ import pytest
 
 from agent.contract import Context, Frame
 from agent.errors import ConfigError, ModelLoadFailed, ModelNotFound
-from agent.models import load_model
+from agent.models.loading import load_model
 from tests.support.onnx_graphs import constant_graph
 
 CELLS = 84

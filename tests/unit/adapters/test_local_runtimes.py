@@ -14,7 +14,7 @@ from PIL import Image
 
 from agent.contract import Context, Frame, Prompts, Rectangle
 from agent.errors import BadPrediction, ConfigError, ModelLoadFailed
-from agent.models import load_model
+from agent.models.loading import load_model
 from tests.support.onnx_graphs import constant_graph
 from tests.support.tflite_graphs import mean_colour
 from tests.support.torch_programs import Constant, MeanColour, export, sam_pair, script

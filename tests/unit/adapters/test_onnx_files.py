@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from agent.errors import ModelLoadFailed, ModelNotFound
-from agent.models import load_model
+from agent.models.loading import load_model
 from tests.support.onnx_graphs import constant_graph
 
 

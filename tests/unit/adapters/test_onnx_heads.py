@@ -10,7 +10,7 @@ import pytest
 
 from agent.contract import Context, Frame
 from agent.errors import BadPrediction, ConfigError, ModelLoadFailed
-from agent.models import load_model
+from agent.models.loading import load_model
 from tests.support.onnx_graphs import constant_graph
 
 CELLS = 64 + 16 + 4

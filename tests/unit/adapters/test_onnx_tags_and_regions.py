@@ -6,7 +6,7 @@ from PIL import Image
 
 from agent.contract import Context, Frame, Rectangle
 from agent.errors import BadPrediction, ConfigError, ModelLoadFailed
-from agent.models import load_model
+from agent.models.loading import load_model
 from tests.support.onnx_graphs import constant_graph, echo_graph
 
 NAMES = ["cat", "dog", "owl"]

@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 
 from agent.contract import Context, Frame
 from agent.errors import ConfigError, ModelNotFound
-from agent.models import load_model
+from agent.models.loading import load_model
 
 
 def portrait():

@@ -6,8 +6,8 @@ from PIL import Image
 
 from agent.contract import Frame, PromptNeeds, Prompts, Rectangle
 from agent.errors import ConfigError, ModelNotFound
-from agent.models import load_model
-from agent.outlines import polygon_to_mask
+from agent.models.loading import load_model
+from agent.shapes.outlines import polygon_to_mask
 from tests.support.coco import load_ground_truth
 
 HEIGHT, WIDTH = 240, 320

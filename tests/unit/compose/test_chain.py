@@ -20,9 +20,9 @@ from agent.contract import (
     Rectangle,
     Skeleton,
 )
-from agent.host import Host
-from agent.models import LoadedModel, ModelReference, load_model
-from agent.service_config import ModelSettings
+from agent.models.host import Host
+from agent.models.loading import LoadedModel, ModelReference, load_model
+from agent.settings.tables import ModelSettings
 
 
 class Finder:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from agent.compose.mirroring import mirrored, scaled
 from agent.compose.tiles import tiles_of
 from agent.contract import Cuboid, Detection, Ellipse, Keypoint, Mask, Polygon, Rectangle, Skeleton
-from agent.geometry import bounds
+from agent.shapes.geometry import bounds
 
 MASK = np.zeros((6, 9), bool)
 MASK[1:4, 2:5] = True

@@ -4,8 +4,9 @@ import pytest
 
 from agent.contract import Context
 from agent.errors import ConfigError
-from agent.pool import ModelPool
-from agent.service_config import EngineSettings, ModelSettings, load_config
+from agent.pool.pool import ModelPool
+from agent.settings.service import load_config
+from agent.settings.tables import EngineSettings, ModelSettings
 
 FACES = ModelSettings("faces", "opencv:face")
 MIRRORED = ModelSettings("mirrored", "flips:", options={"of": "faces"})

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from cvat_sdk.core.auth import AuthStore, ProfileEntry
 
-from agent.config import ServerSettings
 from agent.cvat.session import Session
 from agent.errors import ConfigError, ServerUnavailable
+from agent.settings.server import ServerSettings
 
 
 def url(**settings):

@@ -12,9 +12,9 @@ from email.utils import formatdate
 
 import pytest
 
-from agent.config import ServerSettings
 from agent.cvat.session import Session
 from agent.errors import RequestCancelled, ServerRefused, ServerUnavailable
+from agent.settings.server import ServerSettings
 
 JSON = "application/vnd.cvat+json"
 

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from agent.contract import Label
 from agent.doors.gateway.listing import Menu
-from agent.service_config import GatewaySettings, ModelSettings
+from agent.settings.tables import GatewaySettings, ModelSettings
 from tests.support.doors import shared
 
 

@@ -9,7 +9,7 @@ from agent.contract import Attribute, Detection, Keypoint, Label, Rectangle, Ske
 from agent.doors.gateway.naming import Naming, drawing
 from agent.doors.gateway.replies import write_reply
 from agent.errors import ConfigError
-from agent.label_map import parse_label_map
+from agent.labels.maps import parse_label_map
 
 COLOUR = Attribute("colour", "select", ("red", "blue"))
 SIDE = Attribute("side", "text")

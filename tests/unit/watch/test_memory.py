@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from agent.doors.watch.attending import is_due
-from agent.ledger_file import HeldElsewhere
-from agent.ledger_rules import RuleJob, RuleMemory
+from agent.ledger.file import HeldElsewhere
+from agent.ledger.rules import RuleJob, RuleMemory
 from tests.unit.watch.test_rules import JOB
 
 ROW = RuleJob("r", 7, "k1", "1", "running", begun=100.0, updated=100.0)

@@ -10,7 +10,7 @@ from agent.cvat.jobs import Job
 from agent.doors.watch.rules import read_rules
 from agent.doors.watch.webhooks import Event
 from agent.errors import ConfigError
-from agent.service_config import load_config
+from agent.settings.service import load_config
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 JOB = Job(7, 3, "night-12", 5, "bot", "new", "annotation", "annotation", "image", 0, "2026-03-01T11:00:00.000000Z")

@@ -1,0 +1,144 @@
+"""Making, listing and removing the native functions of configured models; doing it again changes nothing."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from agent.cvat.functions_api import create_function, delete_function, get_function
+from agent.cvat.session import Session, open_session
+from agent.errors import ConfigError, ServerRefused
+from agent.functions.bodies import KINDS, NotCompatible, check_compatible, function_body
+from agent.functions.ids import FunctionIds, state_folder
+from agent.models.descriptions import Description
+from agent.pool.pool import ModelPool
+from agent.settings.server import ServerSettings
+from agent.settings.tables import Config, ModelSettings
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionRecord:
+    """How a model's function stands."""
+
+    model: str
+    function: int | None
+    status: str
+    """created, there, gone, deleted, none, refused, left out (no such kind), left over (of no model any more)."""
+    text: str = ""
+    """What else there is to say."""
+
+
+class Registrar:
+    """The functions of one configuration at its server."""
+
+    def __init__(self, config: Config, session: Session, describe: Callable[[str], Description]) -> None:
+        self._session, self._describe = session, describe
+        self._models = [settings for settings in config.models if "queue" in settings.doors]
+        self._ids = FunctionIds(state_folder(config), session)
+
+    def register(self, names: Sequence[str] = (), *, public: bool = False) -> Iterator[FunctionRecord]:
+        """Makes a function for each model that has none. NotCompatible where one is there that does not fit."""
+        for settings in self._chosen(names):
+            description = self._describe(settings.id)
+            if description.kind not in KINDS:
+                text = f"CVAT knows no native function of the kind {description.kind}"
+                yield FunctionRecord(settings.id, None, "left out", text)
+                continue
+            yield self._registered(settings, description, public)
+
+    def _registered(self, settings: ModelSettings, description: Description, public: bool) -> FunctionRecord:
+        known = self._ids.of(settings)
+        found = get_function(self._session, known) if known is not None else None
+        if found is not None and known is not None:
+            try:
+                check_compatible(found, description)
+            except NotCompatible as error:
+                again = (
+                    "take function_id out of service.toml, and register again"
+                    if settings.function_id is not None
+                    else f"`cvat-sidecar functions delete {settings.id}`, and register again"
+                )
+                raise NotCompatible(f"model {settings.id}: {error}; {again}") from error
+            return FunctionRecord(settings.id, known, "there", str(found.get("name", "")))
+        if settings.function_id is not None:
+            raise ConfigError(
+                f"models {settings.id!r}: function_id: got {settings.function_id}, there is no such function;"
+                " take the key out to have one made"
+            )
+        made = create_function(self._session, function_body(settings, description, public=public))
+        self._ids.remember(settings.id, int(made["id"]))
+        gone = f"it takes the place of function {known}, which was gone" if known is not None else ""
+        return FunctionRecord(settings.id, int(made["id"]), "created", gone)
+
+    def listed(self) -> Iterator[FunctionRecord]:
+        """How the functions stand; models are not loaded for it."""
+        for settings in self._models:
+            known = self._ids.of(settings)
+            if known is None:
+                yield FunctionRecord(settings.id, None, "none")
+                continue
+            try:
+                found = get_function(self._session, known)
+            except ServerRefused as error:
+                yield FunctionRecord(settings.id, known, "refused", str(error))
+                continue
+            if found is None:
+                yield FunctionRecord(settings.id, known, "gone", self._when_gone(settings))
+            else:
+                yield FunctionRecord(settings.id, known, "there", f"{found.get('kind')} {found.get('name')!r}")
+        ours = {settings.id for settings in self._models}
+        for name, function in self._ids.remembered().items():
+            if name not in ours:
+                again = f"`cvat-sidecar functions delete {name}` removes it"
+                yield FunctionRecord(name, function, "left over", again)
+
+    def _when_gone(self, settings: ModelSettings) -> str:
+        if settings.function_id is not None:
+            return "put function_id in service.toml right, or take it out"
+        return f"`cvat-sidecar functions register {settings.id}` makes a new one"
+
+    def delete(self, names: Sequence[str] = ()) -> Iterator[FunctionRecord]:
+        """Removes the functions of these models (all that are remembered where none is named)."""
+        remembered = self._ids.remembered()
+        for name in names or sorted(remembered):
+            if name not in remembered:
+                # Of a function that service.toml names we do not know who made it.
+                raise ConfigError(
+                    f"model {name!r}: no function of it is remembered, allowed: {', '.join(remembered) or 'none'}"
+                )
+            there = delete_function(self._session, remembered[name])
+            self._ids.remember(name, None)
+            yield FunctionRecord(name, remembered[name], "deleted" if there else "gone")
+
+    def _chosen(self, names: Sequence[str]) -> list[ModelSettings]:
+        known = [settings.id for settings in self._models]
+        for name in names:
+            if name not in known:
+                raise ConfigError(
+                    f"model {name!r}: allowed: a model of the queue's in service.toml: {', '.join(known) or 'none'}"
+                )
+        return [settings for settings in self._models if not names or settings.id in names]
+
+
+@contextmanager
+def open_registrar(config: Config, server: ServerSettings | None = None) -> Iterator[Registrar]:
+    """A registrar that loads models when it has to describe one that it has never seen."""
+    with open_session(server or config.server) as session:
+        pool = ModelPool(config.models, config.engine, state_folder(config) / "models")
+
+        def describe(model: str) -> Description:
+            known = pool.describe(model)
+            if known is None:
+                log.info("model %s: loading it, to see what it is", model)
+                with pool.use(model) as hosted:
+                    known = Description.of(hosted.loaded)
+            return known
+
+        try:
+            yield Registrar(config, session, describe)
+        finally:
+            pool.close(2.0)

@@ -1,0 +1,112 @@
+"""What may have been meant where labels do not match: by spelling, by synonyms, by our label maps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+from agent.domain import Label, TaskLabel
+from agent.labels.maps import LabelMap, known_label_maps, load_label_map
+from agent.labels.match import NO_SUCH_LABEL, DroppedLabel, compatible
+from agent.labels.names import NameIndex, close_names, fold, some
+
+
+@lru_cache(maxsize=1)
+def _our_maps() -> tuple[LabelMap, ...]:
+    return tuple(load_label_map(name) for name in known_label_maps())
+
+
+@lru_cache(maxsize=1)
+def _synonyms() -> dict[str, list[str]]:
+    """Folded name -> other names that our vocabularies and maps know for it."""
+    found: dict[str, list[str]] = {}
+    for label_map in _our_maps():
+        for label, others in label_map.synonyms.items():
+            group = [label, *others]
+            for name in group:
+                found.setdefault(fold(name), []).extend(other for other in group if other != name)
+        for name, entry in label_map.labels.items():
+            if entry.name is not None:
+                found.setdefault(fold(name), []).append(entry.name)
+    return found
+
+
+def suggestions(label: Label, task_labels: Sequence[TaskLabel], model_labels: Sequence[Label]) -> tuple[str, ...]:
+    """Task labels that may be meant by a model's label, of a type that it fits.
+
+    By spelling, only those that are no label of the model themselves: "bear" is not "pear" where it has both.
+    """
+    fitting = [other for other in task_labels if compatible(label.type, other.type)]
+    index = NameIndex(fitting)
+    others = _synonyms().get(fold(label.name), ())
+    known = [found.name for other in others if (found := index.find(other)[0]) is not None]
+    taken = {fold(other.name) for other in model_labels}
+    near = close_names(label.name, [other.name for other in fitting if fold(other.name) not in taken])
+    return tuple(dict.fromkeys([*known, *near]))
+
+
+def maps_that_help(model_labels: Sequence[Label], task_labels: Sequence[TaskLabel]) -> list[str]:
+    """Our label maps under which something matches that does not by its name, the most helpful first."""
+    index, helped = NameIndex(task_labels), {}
+    for label_map in _our_maps():
+        entries = NameIndex([_Entry(name, entry.name) for name, entry in label_map.labels.items() if entry.name])
+        count = 0
+        for label in model_labels:
+            entry = entries.find(label.name)[0]
+            target = index.find(entry.becomes)[0] if entry is not None else None
+            if target is not None and index.find(label.name)[0] is None:
+                count += compatible(label.type, target.type)
+        if count:
+            helped[label_map.name] = count
+    return sorted(helped, key=lambda name: -helped[name])
+
+
+class _Entry:
+    def __init__(self, name: str, becomes: str) -> None:
+        self.name, self.becomes = name, becomes
+
+
+def nothing_matches(
+    model_labels: Sequence[Label], task_labels: Sequence[TaskLabel], dropped: Sequence[DroppedLabel]
+) -> str:
+    """The message for a model and a task that have nothing in common."""
+    own, theirs = [label.name for label in model_labels], [label.name for label in task_labels]
+    text = f"labels: none of the model's ({some(own)}) has a place in the task's ({some(theirs) or 'it has none'})"
+    if reasons := [label.reason for label in dropped if label.reason != NO_SUCH_LABEL]:
+        text += f": {reasons[0]}"
+    if misfits := [label.types for label in dropped if label.types is not None]:
+        return f"{text}; {_about_types(*misfits[0])}"
+    if maps := maps_that_help(model_labels, task_labels):
+        return f"{text}; try --label-map {maps[0]}"
+    for label in dropped:
+        if label.suggestions:
+            return f'{text}; try --map "{label.name}={label.suggestions[0]}"'
+    return f'{text}; say which is which by --map "model label=task label"'
+
+
+def _about_types(own: str, theirs: str) -> str:
+    """What helps where a name is the same and the types do not go together; no mapping does."""
+    wanted = {"skeleton": own, "any": own, "mask": "mask, polygon or any", "polygon": "mask, polygon or any"}
+    fits = f"a task's label of the type {wanted.get(own, f'{own} or any')} fits"
+    if theirs == "rectangle" and own in ("mask", "skeleton"):
+        return f"many models give rectangles instead by -p shape=rectangle, and {fits}"
+    if own == "rectangle" and theirs in ("mask", "polygon", "skeleton"):
+        what = "a skeleton" if theirs == "skeleton" else "a mask"
+        return f"a `chain:` makes {what} of each rectangle (docs/compositions.md), and {fits}"
+    return fits
+
+
+def strangers(label_map: LabelMap | None, model_labels: Sequence[Label]) -> tuple[str, ...]:
+    """A note about labels that a file of somebody's own names and the model does not have.
+
+    Ours are made for many models, and name what many of them lack.
+    """
+    if label_map is None or not label_map.is_file:
+        return ()
+    index = NameIndex(model_labels)
+    strange = [name for name in label_map.labels if index.find(name)[1] == "no such name"]
+    if not strange:
+        return ()
+    near = close_names(strange[0], index.names, 1)
+    hint = f"; instead of {strange[0]!r}, did you mean {near[0]!r}?" if near else ""
+    return (f"label map {label_map.name} names what the model does not have: {some(strange)}{hint}",)

@@ -1,0 +1,1 @@
+"""What is remembered: runs, what they made and removed, and the jobs that rules have done. Begin with `ledger`."""

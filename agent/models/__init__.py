@@ -1,0 +1,1 @@
+"""From a model reference to a loaded model (`loading`) behind a queue (`host`)."""

@@ -1,0 +1,1 @@
+"""The models of one process, each loaded once and lent to all who use it: begin with `pool`."""

@@ -1,0 +1,133 @@
+"""The doors that stand open: opened as service.toml names them, told of changes, drained and closed."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+
+from agent.doors import Door, Shared
+from agent.errors import SidecarError
+from agent.settings.tables import Config
+from agent.web.readiness import health_of
+
+log = logging.getLogger(__name__)
+
+DOORS = {
+    "queue": "agent.doors.queue:QueueDoor",
+    "gateway": "agent.doors.gateway:Gateway",
+    "watch": "agent.doors.watch:Watch",
+}
+"""Imported when their table stands in service.toml."""
+LOOK_SECONDS = 0.2
+"""How often a door that is to close is looked at."""
+PATIENCE = 2.0
+"""Seconds that an end waits for what does not come back."""
+
+MakeDoor = Callable[[Shared], Door]
+
+
+def wanted_doors(config: Config) -> tuple[str, ...]:
+    """The doors that service.toml opens."""
+    # Whoever only listens comes first: a port that is taken is told before anything is asked of the server.
+    asked = {"gateway": config.gateway is not None, "queue": config.queue is not None, "watch": bool(config.rules)}
+    return tuple(name for name, is_asked in asked.items() if is_asked)
+
+
+class OpenDoors:
+    """The doors of one process, by name. `makers` stand in for the real ones in tests."""
+
+    def __init__(self, shared: Shared, makers: Mapping[str, MakeDoor] | None = None) -> None:
+        self._shared, self._makers = shared, makers
+        self._doors: dict[str, Door] = {}
+        self._lock = threading.Lock()
+
+    def all(self) -> list[Door]:
+        with self._lock:
+            return list(self._doors.values())
+
+    def get(self, name: str) -> Door | None:
+        with self._lock:
+            return self._doors.get(name)
+
+    def open(self, name: str) -> None:
+        """Opens a door; ConfigError, and nothing left open, where that cannot be."""
+        door = (self._makers[name] if self._makers is not None else _maker(name))(self._shared)
+        try:
+            door.start()
+        except BaseException:
+            with suppress(Exception):
+                door.close()
+            raise
+        with self._lock:
+            self._doors[name] = door
+        log.info("door %s: open; %s", name, health_of(door).text)
+
+    def follow(self, config: Config) -> None:
+        """Tells the doors that service.toml is another one; opens those that came, closes those that went."""
+        wanted = wanted_doors(config)
+        with self._lock:
+            going = [self._doors.pop(name) for name in list(self._doors) if name not in wanted]
+            staying = dict(self._doors)
+        for door in going:
+            log.info("door %s: takes nothing new, and closes", door.name)
+            threading.Thread(target=self._retire, args=(door,), name=f"retire-{door.name}", daemon=True).start()
+        for door in staying.values():
+            _try(door, "reload")
+        self.open_missing()
+
+    def open_missing(self) -> None:
+        """Opens what service.toml names and is not open; what cannot be now, may be later: a port can come free."""
+        with self._lock:
+            missing = [name for name in wanted_doors(self._shared.config) if name not in self._doors]
+        for name in missing:
+            try:
+                self.open(name)
+            except SidecarError as error:
+                log.error("door %s: it stays shut: %s", name, error)
+
+    def drain(self) -> None:
+        """Nothing new comes in; what is held goes on."""
+        for door in self.all():
+            _try(door, "drain")
+
+    def close(self) -> None:
+        """Closes all at once; a door that does not come back is left to itself."""
+        closing = []
+        for door in self.all():
+            thread = threading.Thread(target=_try, args=(door, "close"), name=f"close-{door.name}", daemon=True)
+            thread.start()
+            closing.append((door, thread))
+        end = time.monotonic() + PATIENCE
+        for door, thread in closing:
+            thread.join(max(0.0, end - time.monotonic()))
+            if thread.is_alive():
+                log.warning("door %s: not closed after %.0f s, left to itself", door.name, PATIENCE)
+
+    def _retire(self, door: Door) -> None:
+        """Closes a door that service.toml does not name any more, once what came in by it has ended."""
+        _try(door, "drain")
+        end = time.monotonic() + self._shared.config.service.grace_seconds
+        while time.monotonic() < end and any(r.door == door.name for r in self._shared.activity.running()):
+            if self._shared.stop.wait(LOOK_SECONDS):
+                break
+        _try(door, "close")
+
+
+def _maker(name: str) -> MakeDoor:
+    module, _, kind = DOORS[name].partition(":")
+    made: MakeDoor = getattr(importlib.import_module(module), kind)
+    return made
+
+
+def _try(door: Door, what: str) -> None:
+    """One door that fails must not keep the others from hearing of it."""
+    try:
+        getattr(door, what)()
+    except SidecarError as error:
+        log.error("door %s: it cannot %s: %s", door.name, what, error)
+    except Exception:
+        log.exception("door %s: it cannot %s", door.name, what)

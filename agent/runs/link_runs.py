@@ -1,0 +1,155 @@
+"""`track`: the rectangles that a task holds become tracks, as a run of the ledger that can be taken back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+
+from agent.cvat.session import Session
+from agent.cvat.uploads import JobUploads
+from agent.cvat.work import find_work
+from agent.errors import BadRequest, RequestCancelled
+from agent.ledger.backups import write_backup
+from agent.ledger.ledger import Ledger
+from agent.options import Target
+from agent.report import RunReport
+from agent.runs.linking import Linked, TrackOptions, link_task
+from agent.runs.surroundings import ReadyModel, Surroundings
+
+MODEL = "track"
+"""What the ledger calls the model of such a run."""
+
+
+class NothingToLink(BadRequest):
+    """No rectangles, or none that make a track."""
+
+
+def link_target(
+    target: Target,
+    options: TrackOptions,
+    around: Surroundings,
+    *,
+    reidentifier: ReadyModel | None = None,
+    dry_run: bool = False,
+) -> RunReport:
+    """Links the rectangles of a task, a job or a project; NothingToLink where there is nothing to link.
+
+    A job is changed as a whole, in one call that adds its tracks; its rectangles go after that.
+    """
+    with ExitStack() as stack:
+        session = stack.enter_context(around.open())
+        ledger = stack.enter_context(Ledger(around.ledger))
+        work = find_work(session, target)
+        _check_earlier(ledger, session.url, {job.id for part in work for job in part.jobs}, options.labels)
+        linked = [link_task(session, ledger, part, options, around, reidentifier) for part in work]
+        report = _report(linked, dry=dry_run)
+        if not any(part.tracks for part in linked):
+            raise NothingToLink(f"{target}: {_why_nothing(linked, options)}")
+        if dry_run:
+            return report
+        run = ledger.begin(
+            server=session.url,
+            user=session.user,
+            target=str(target),
+            model=MODEL,
+            model_version="1",
+            options=asdict(options),
+            frames={job: sorted(part.frames.get(job, ())) for part in linked for job in part.tracks},
+        )  # fmt: skip
+        report.run = run
+        stack.enter_context(ledger.hold(run))
+        around.started(run, ())
+        report.status = "failed"
+        try:
+            _upload(session, ledger, run, linked, options, around, report)
+            report.status = "done"
+        except (RequestCancelled, KeyboardInterrupt):
+            report.status = "interrupted"
+            raise
+        finally:
+            ledger.end(run, report.status, report.as_json())
+            around.ended(report)
+        return report
+
+
+def _why_nothing(linked: Sequence[Linked], options: TrackOptions) -> str:
+    count, left = sum(part.rectangles for part in linked), sum(part.left for part in linked)
+    if count:
+        least = options.link.min_sightings
+        return f"its {count} rectangles make no track of {least} sightings or more (--min-sightings, --max-gap)"
+    own = " that this program made and nobody changed (--of auto or all links more)" if options.of == "own" else ""
+    other = f"; {left} other shapes are no upright rectangles" if left else ""
+    return f"it holds no rectangles to link{own}{other}"
+
+
+def _check_earlier(ledger: Ledger, server: str, jobs: set[int], labels: Sequence[str]) -> None:
+    """BadRequest where the same rectangles would be linked twice."""
+    for record in ledger.runs():
+        if record.command != MODEL or record.server != server or not jobs & set(record.frames):
+            continue
+        earlier = record.options.get("labels") or ()
+        if labels and earlier and not set(labels) & set(earlier):
+            continue
+        if record.status in ("running", "interrupted", "failed"):
+            why = f"it is {record.status}, and some of its rectangles are tracks already"
+        elif record.status == "done" and record.options.get("keep_shapes"):
+            why = "it has linked these rectangles, and kept them"
+        else:
+            continue
+        raise BadRequest(f"run {record.id} of `track`: {why}; undo it first: `cvat-sidecar runs undo {record.id}`")
+
+
+def _upload(
+    session: Session,
+    ledger: Ledger,
+    run: str,
+    linked: Sequence[Linked],
+    options: TrackOptions,
+    around: Surroundings,
+    report: RunReport,
+) -> None:
+    def wait(seconds: float) -> None:
+        if around.stop.wait(seconds):
+            raise RequestCancelled("interrupted while the server did not answer")
+
+    jobs = list(_jobs(linked))
+    for done, (part, job) in enumerate(jobs, 1):
+        if around.stop.is_set():
+            raise RequestCancelled(f"interrupted after {done - 1} of {len(jobs)} jobs")
+        tracks, gone = part.tracks.get(job, []), [] if options.keep_shapes else part.gone.get(job, [])
+        if gone:
+            backup = write_backup(ledger.path, session.url, job, part.stored[job])
+            ledger.note_backup(run, backup)
+            report.notes.append(f"backup      job {job}: {backup}")
+        uploads = JobUploads(session, ledger, run, job, wait=wait, keep_changed=options.of == "own")
+        frames = sorted({shape["frame"] for track in tracks for shape in track["shapes"]})
+        uploads.add(frames, {"tags": [], "shapes": [], "tracks": tracks}, [("shapes", number) for number in gone])
+        uploads.settle()
+        report.removed += uploads.removed
+        around.progress(done, len(jobs))
+
+
+def _jobs(linked: Sequence[Linked]) -> Iterator[tuple[Linked, int]]:
+    for part in linked:
+        for job in part.work.jobs:
+            if part.tracks.get(job.id) or part.gone.get(job.id):
+                yield part, job.id
+
+
+def _report(linked: Sequence[Linked], *, dry: bool) -> RunReport:
+    report = RunReport(looked="linked", made="tracks", dry=dry)
+    for part in linked:
+        for label, (tracks, rectangles) in part.by_label.items():
+            report.annotations[label] += tracks
+            report.notes.append(
+                f"linked      task {part.work.task_id}, {label}: {rectangles} rectangles to"
+                f" {tracks} {'track' if tracks == 1 else 'tracks'}"
+            )
+        if part.left:
+            report.notes.append(f"note        task {part.work.task_id}: {part.left} shapes are no upright rectangles")
+        report.total += len(set().union(*part.frames.values()))
+        if dry:
+            report.removed += sum(map(len, part.gone.values()))
+    report.done = report.total
+    return report

@@ -1,0 +1,146 @@
+"""The rectangles of one task, gathered from its jobs and linked: what becomes of each job, before anything is sent."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+from agent.contract import Frame, Rectangle
+from agent.cvat.annotations_api import get_annotations
+from agent.cvat.frames import ChunkFrames
+from agent.cvat.session import Session
+from agent.cvat.uploads import untouched
+from agent.cvat.work import JobWork, TaskWork
+from agent.errors import BadRequest, RequestCancelled
+from agent.ledger.ledger import Ledger
+from agent.models.loading import wrong_kind
+from agent.runs.surroundings import ReadyModel, Surroundings
+from agent.tracks.encode import encode_track
+from agent.tracks.gather import gather
+from agent.tracks.keyframes import Keyframe, ThinOptions, thin
+from agent.tracks.link import LinkOptions, Sighting, link
+
+
+@dataclass(frozen=True, slots=True)
+class TrackOptions:
+    """What is linked, and how."""
+
+    of: str = "own"
+    """own: what this program made and nobody has changed; auto: all that models made; all: everything."""
+    labels: tuple[str, ...] = ()
+    """Task labels; none means all."""
+    link: LinkOptions = field(default_factory=LinkOptions)
+    thin: ThinOptions = field(default_factory=ThinOptions)
+    keep_shapes: bool = False
+    """Leave the rectangles where they are; else a backup is kept, and they go when the tracks are there."""
+    quality: str = "compressed"
+
+
+@dataclass(slots=True)
+class Linked:
+    """What of a task becomes what."""
+
+    work: TaskWork
+    tracks: dict[int, list[dict[str, Any]]]
+    """By job."""
+    gone: dict[int, list[int]]
+    """By job, the ids of the shapes that are in a track now."""
+    stored: dict[int, Mapping[str, Any]]
+    """By job, all that it held."""
+    by_label: dict[str, tuple[int, int]]
+    """(tracks, rectangles in them)."""
+    left: int = 0
+    """Shapes that are no upright rectangles."""
+    rectangles: int = 0
+    """How many there were to be linked."""
+    frames: dict[int, set[int]] = field(default_factory=lambda: defaultdict(set))
+    """By job, where those are that are in a track now."""
+
+
+def link_task(
+    session: Session,
+    ledger: Ledger,
+    work: TaskWork,
+    options: TrackOptions,
+    around: Surroundings,
+    reidentifier: ReadyModel | None,
+) -> Linked:
+    names = {label.name: label for label in work.labels}
+    if unknown := [name for name in options.labels if name not in names]:
+        raise BadRequest(f"task {work.task_id}: it has no label {unknown[0]!r}, allowed: {', '.join(names)}")
+    stored: dict[int, Mapping[str, Any]] = {job.id: get_annotations(session, job.id) for job in work.jobs}
+    chosen = [(job.id, _chosen(stored[job.id], job, session, ledger, options.of)) for job in work.jobs]
+    gathered = gather(chosen, [names[name].id for name in options.labels] or None)
+    if reidentifier is not None:
+        for number, sightings in gathered.sightings.items():
+            gathered.sightings[number] = _described(session, work, sightings, options, around, reidentifier)
+    count = sum(map(len, gathered.sightings.values()))
+    linked = Linked(work, defaultdict(list), defaultdict(list), stored, {}, gathered.left, count)
+    for label in work.labels:
+        tracks = link(gathered.sightings.get(label.id, ()), options.link)
+        if not tracks:
+            continue
+        linked.by_label[label.name] = (len(tracks), sum(map(len, tracks)))
+        for track in tracks:
+            keyframes = _clipped(thin(track, options.thin), work)
+            for job in work.jobs:
+                if (part := encode_track(keyframes, label, job.start, job.stop)) is not None:
+                    linked.tracks[job.id].append(part)
+            for sighting in track:
+                for job_id, shape_id in sighting.item.places:
+                    linked.gone[job_id].append(shape_id)
+                    linked.frames[job_id].add(sighting.frame)
+    return linked
+
+
+def _clipped(keyframes: list[Keyframe], work: TaskWork) -> list[Keyframe]:
+    """Without the word that it is gone, where there is no frame left to say it on."""
+    last = max(job.stop for job in work.jobs)
+    return [keyframe for keyframe in keyframes if keyframe.frame <= last or not keyframe.outside]
+
+
+def _chosen(
+    stored: Mapping[str, Any], job: JobWork, session: Session, ledger: Ledger, of: str
+) -> Sequence[Mapping[str, Any]]:
+    """The shapes of a job that may become tracks."""
+    shapes: Sequence[Mapping[str, Any]] = stored.get("shapes", ())
+    if of == "own":
+        made = ledger.made(job=job.id, server=session.url)
+        shapes = untouched(made, stored, ledger.known_ids(job.id, session.url))[0]["shapes"]
+    elif of == "auto":
+        shapes = [shape for shape in shapes if shape.get("source") == "auto"]
+    return shapes
+
+
+def _described(
+    session: Session,
+    work: TaskWork,
+    sightings: Sequence[Sighting],
+    options: TrackOptions,
+    around: Surroundings,
+    model: ReadyModel,
+) -> list[Sighting]:
+    """The sightings with what the reidentifier says of their looks; a frame that cannot be read has none."""
+    if model.loaded.kind != "reid":
+        raise wrong_kind(str(model.loaded.reference), model.loaded.kind, "reid")
+    by_frame: dict[int, list[Sighting]] = defaultdict(list)
+    for sighting in sightings:
+        by_frame[sighting.frame].append(sighting)
+    places = [(job, frame) for job in work.jobs for frame in job.frames if frame in by_frame]
+    found: list[Sighting] = []
+    with ChunkFrames(session, quality=options.quality, wanted=around.the_lease().wanted) as source:
+        for done, ((_, number), frame) in enumerate(zip(places, source.read(places), strict=True), 1):
+            if around.stop.is_set():
+                raise RequestCancelled("interrupted while rectangles were looked at")
+            own = by_frame.pop(number)
+            if isinstance(frame, Frame):
+                boxes = [Rectangle(*sighting.box) for sighting in own]
+                describe = partial(model.loaded.model.describe, frame, boxes)
+                looks = model.host.call(describe).result()
+                own = [replace(sighting, descriptor=look) for sighting, look in zip(own, looks, strict=True)]
+            found += own
+            around.progress(done, len(places))
+    return found + [sighting for rest in by_frame.values() for sighting in rest]

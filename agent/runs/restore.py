@@ -1,0 +1,115 @@
+"""Bringing back what a backup holds, where it is not there any more."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from agent.cvat.annotations_api import create, get_annotations, update
+from agent.cvat.session import Session, open_session
+from agent.errors import ConfigError, ServerUnavailable
+from agent.ledger.backups import Backup, read_backup
+from agent.ledger.content import content_key
+from agent.ledger.ledger import KINDS
+from agent.settings.server import ServerSettings
+
+ITEMS_PER_CALL = 500
+
+
+@dataclass(slots=True)
+class RestoreResult:
+    """How many annotations of a backup were brought back, and how many were there anyway."""
+
+    job: int
+    restored: int = 0
+    there: int = 0
+    changed: int = 0
+    """Labels and attributes that are again as they were."""
+    kinds: Counter[str] = field(default_factory=Counter)
+
+    def lines(self) -> Iterator[str]:
+        parts = ", ".join(f"{count} {kind}" for kind, count in self.kinds.items())
+        yield f"job {self.job}: {self.restored} annotations brought back" + (f" ({parts})" if parts else "")
+        if self.changed:
+            yield f"{self.changed} have their old labels and attributes again"
+        if self.there:
+            yield f"{self.there} were there already"
+
+
+def restore_backup(file: Path, server: ServerSettings, *, values: bool = False) -> RestoreResult:
+    """Creates what a backup of a job holds and the job does not; nothing is removed.
+
+    What is there under its old id, changed or not, and what is there with the same content stays as it is. So it can be
+    called again after it broke off. `values`: shapes under their old ids get their old labels and attributes back.
+    """
+    backup = read_backup(file)
+    with open_session(server.for_run_at(backup.server)) as session:
+        if session.url != backup.server:
+            raise ConfigError(f"{file}: it was kept at {backup.server}, not at {session.url}")
+        result = _restore(session, backup, file)
+        if values:
+            _restore_values(session, backup, result)
+        return result
+
+
+def _restore(session: Session, backup: Backup, file: Path) -> RestoreResult:
+    stored, result = get_annotations(session, backup.job), RestoreResult(backup.job)
+    for kind in KINDS:
+        missing = _missing(backup.annotations.get(kind) or [], stored.get(kind) or [])
+        result.there += len(backup.annotations.get(kind) or []) - len(missing)
+        for start in range(0, len(missing), ITEMS_PER_CALL):
+            part = missing[start : start + ITEMS_PER_CALL]
+            try:
+                create(session, backup.job, {kind: part})
+            except ServerUnavailable as error:
+                raise ServerUnavailable(
+                    f"{error}; say `cvat-sidecar runs restore {file}` again: what has arrived is not sent twice",
+                    maybe_done=error.maybe_done,
+                    may_go_on=error.may_go_on,
+                    retry_after=error.retry_after,
+                ) from error
+            result.restored += len(part)
+            result.kinds[kind] += len(part)
+    return result
+
+
+def _restore_values(session: Session, backup: Backup, result: RestoreResult) -> None:
+    kept = {item["id"]: item for item in backup.annotations.get("shapes") or []}
+    changed = []
+    for item in get_annotations(session, backup.job)["shapes"]:
+        old = kept.get(item["id"])
+        if old is not None and any(old.get(key) != item.get(key) for key in ("label_id", "attributes")):
+            changed.append({**item, "label_id": old["label_id"], "attributes": old["attributes"]})
+    for start in range(0, len(changed), ITEMS_PER_CALL):
+        update(session, backup.job, {"shapes": changed[start : start + ITEMS_PER_CALL]})
+    result.changed = len(changed)
+
+
+def _missing(kept: list[dict[str, Any]], stored: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What of a backup is not there, without its old ids."""
+    ids = {item["id"] for item in stored}
+    gone = [item for item in kept if item.get("id") not in ids]
+    known = {item.get("id") for item in kept}
+    # Restored before, or by hand: under another id, and not one of the backup's own.
+    alike = Counter(_key(item) for item in stored if item["id"] not in known)
+    missing = []
+    for item in gone:
+        key = _key(item)
+        if alike[key] > 0:
+            alike[key] -= 1
+        else:
+            missing.append(_without_ids(item))
+    return missing
+
+
+def _key(item: Mapping[str, Any]) -> tuple[str, Any]:
+    """What an annotation says, and who made it: a model may have found the very same thing."""
+    return content_key(item), item.get("source")
+
+
+def _without_ids(item: Mapping[str, Any]) -> dict[str, Any]:
+    inner = {part: [_without_ids(one) for one in item[part]] for part in ("shapes", "elements") if part in item}
+    return {**{name: value for name, value in item.items() if name not in ("id", "job", "task")}, **inner}

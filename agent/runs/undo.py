@@ -1,0 +1,86 @@
+"""Taking a run back: exactly what it created, unless somebody has made it theirs by changing it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.cvat.annotations_api import delete, get_annotations
+from agent.cvat.session import Session, open_session
+from agent.cvat.uploads import JobUploads, untouched
+from agent.errors import BadRequest, ConfigError, ServerRefused
+from agent.ledger.ledger import KINDS, Ledger
+from agent.ledger.records import OTHER_SERVER
+from agent.settings.server import ServerSettings
+
+VALUES = ("attribute", "text", "label", "identity")
+"""What `enrich` writes into shapes; masks and skeletons are shapes of its own."""
+
+
+@dataclass(slots=True)
+class UndoResult:
+    """How many annotations of a run were removed, kept, or gone already."""
+
+    run: str
+    removed: int = 0
+    changed: int = 0
+    gone: int = 0
+    jobs_gone: int = 0
+
+    def lines(self) -> Iterator[str]:
+        yield f"run {self.run}: {self.removed} annotations removed"
+        if self.changed:
+            yield f"{self.changed} kept, because somebody has changed them (--changed-too removes them)"
+        if self.gone:
+            yield f"{self.gone} were gone already"
+        if self.jobs_gone:
+            yield f"{self.jobs_gone} jobs no longer exist"
+
+
+def undo_run(run: str, server: ServerSettings, ledger: Path | None, *, changed_too: bool = False) -> UndoResult:
+    """Removes what the run created. A run that is still going must be stopped first."""
+    with Ledger(ledger) as book, open_session(server.for_run_at(book.run(run).server)) as session:
+        number = book.run(run).id
+        with book.hold(number):
+            record = book.run(number)
+            if session.url != record.server:
+                raise ConfigError(f"run {record.id}: it went to {record.server}, not to {session.url}{OTHER_SERVER}")
+            if record.command == "enrich" and record.model_version in VALUES:
+                raise BadRequest(
+                    f"run {record.id}: it changed values of shapes that were there; `runs restore --values` brings the"
+                    " old ones back from its backups, which `runs show` names"
+                )
+            if record.status == "undone" and not changed_too:
+                raise BadRequest(f"run {record.id}: it is undone already (--changed-too goes on to what was changed)")
+            result = UndoResult(record.id)
+            for job in book.jobs(record.id):
+                _undo_job(session, book, record.id, job, changed_too, result)
+            removed = record.report.get("undone", 0) + result.removed
+            book.end(record.id, "undone", {**record.report, "undone": removed})
+        return result
+
+
+def _undo_job(session: Session, book: Ledger, run: str, job: int, changed_too: bool, result: UndoResult) -> None:
+    try:
+        JobUploads(session, book, run, job, wait=time.sleep).adopt()
+        stored = get_annotations(session, job)
+    except ServerRefused as error:
+        if error.status != 404:
+            raise
+        result.jobs_gone += 1
+        return
+    made = book.made(run=run, job=job)
+    remove, changed = untouched(made, stored, book.known_ids(job, session.url))
+    if changed_too:
+        ids, changed = {(item.kind, item.server_id) for item in changed}, []
+        for kind in KINDS:
+            remove[kind] += [item for item in stored.get(kind, ()) if (kind, item["id"]) in ids]
+    if count := sum(map(len, remove.values())):
+        delete(session, job, remove)
+    kept = {(item.kind, item.server_id) for item in changed}
+    book.forget_made(run, job, {(item.kind, item.server_id) for item in made} - kept)
+    result.removed += count
+    result.changed += len(changed)
+    result.gone += len(made) - count - len(changed)

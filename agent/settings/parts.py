@@ -1,0 +1,50 @@
+"""Which of the [[models]] another is built of."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from agent.errors import ConfigError
+
+if TYPE_CHECKING:
+    from agent.settings.tables import ModelSettings
+
+SCHEMES = ("ensemble", "tiles", "flips", "chain")
+"""Of models that are built of others."""
+
+
+def is_composition(settings: ModelSettings) -> bool:
+    """Whether the model is built of others."""
+    return settings.model.partition(":")[0].strip().lower() in SCHEMES
+
+
+def parts_of(settings: ModelSettings, ids: Collection[str]) -> tuple[str, ...]:
+    """The ids that a model's options name as its parts, as far as it is built of others."""
+    if not is_composition(settings):
+        return ()
+    return tuple(dict.fromkeys(name for name, _ in named_parts(settings.options) if name in ids))
+
+
+def check_parts(models: Sequence[ModelSettings], place: str) -> None:
+    """ConfigError for a model that is a part of itself."""
+    known = {settings.id: settings for settings in models}
+
+    def walk(path: tuple[str, ...]) -> None:
+        for part in parts_of(known[path[-1]], known):
+            if part in path:
+                raise ConfigError(f"{place}: models {part!r}: it is a part of itself: {' -> '.join([*path, part])}")
+            walk((*path, part))
+
+    for name in known:
+        walk((name,))
+
+
+def named_parts(options: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """What `of` and `then` name, and its own options: a string, a table with `model`, or lists of these."""
+    for key in ("of", "then"):
+        wishes = options.get(key, ())
+        for wish in wishes if isinstance(wishes, list | tuple) else [wishes]:
+            name, own = (wish.get("model"), wish.get("options")) if isinstance(wish, Mapping) else (wish, None)
+            if isinstance(name, str):
+                yield name, own if isinstance(own, Mapping) else {}

@@ -1,0 +1,1 @@
+"""What is done with shapes: turning, clipping, outlining, and the forms in which CVAT writes them."""
