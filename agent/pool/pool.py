@@ -6,19 +6,16 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from agent.compose import open_model
 from agent.errors import ConfigError, ModelError, ModelNotFound, SidecarError
 from agent.models.descriptions import Description, Descriptions
-from agent.models.host import Host
 from agent.models.loading import LoadedModel, load_model
 from agent.models.memory import resident_bytes
 from agent.pool.hosted import HostedModel, ModelRecord, Slot, Status, weights
-from agent.pool.reading import close_model, failure, memory_of, read_weights
+from agent.pool.reading import Reader, close_model
 from agent.settings.tables import EngineSettings, ModelSettings
 
 __all__ = ["RETRY_SECONDS", "HostedModel", "ModelPool", "ModelRecord", "Status"]
@@ -51,7 +48,8 @@ class ModelPool:
     ) -> None:
         self._engine, self._unload_seconds = engine, unload_seconds
         self._descriptions = Descriptions(folder)
-        self._load, self._clock, self._on_batch, self._on_unload = load, clock, on_batch, on_unload
+        self._reader = Reader(load, ids=self.ids, lend=self.use, on_batch=on_batch)
+        self._clock, self._on_unload = clock, on_unload
         self._lock = threading.RLock()
         # Weights are read one model after the other: two at once take the memory of both, and longer. A model that
         # is built of others has its parts read within its own turn.
@@ -230,21 +228,13 @@ class ModelPool:
         settings = slot.settings
         self._keep_budget(slot)
         before, held = resident_bytes(), self._held()
-        device = settings.device or self._engine.device
-        loaded = read_weights(settings, device, load=self._load, opener=self._part)
-        try:
+
+        def grown() -> int:
             # What its parts take is theirs.
-            memory = memory_of(loaded, resident_bytes() - before - max(0, self._held() - held))
-            description = Description.of(loaded)
-            host = Host(
-                loaded.model,
-                batch_size=settings.batch_size or loaded.batch_size,
-                name=settings.id,
-                on_batch=lambda frames, seconds: self._on_batch(settings.id, frames, seconds),
-            )
-        except Exception as error:
-            close_model(settings, loaded)
-            raise failure(settings, error) from error
+            return resident_bytes() - before - max(0, self._held() - held)
+
+        device = settings.device or self._engine.device
+        loaded, host, description, memory = self._reader.read(settings, device, grown)
         self._descriptions.write(settings, description)
         hosted = HostedModel(settings, loaded, host, next(self._numbers))
         with self._lock:
@@ -254,22 +244,6 @@ class ModelPool:
         host.close()
         close_model(settings, loaded)
         raise _ends(slot)
-
-    @contextmanager
-    def _part(self, name: str, device: str, options: Mapping[str, Any]) -> Iterator[tuple[LoadedModel, Host]]:
-        """A model within another: one of ours, shared with everybody who uses it, else one for it alone."""
-        if name in self.ids():
-            if options:
-                raise ConfigError(f"model {name!r}: its options belong into its own table, got them where it is a part")
-            with self.use(name) as hosted:
-                yield hosted.loaded, hosted.host
-            return
-        loaded = open_model(name, device=device, options=options, opener=self._part)
-        try:
-            with Host(loaded.model, batch_size=loaded.batch_size, name=name) as host:
-                yield loaded, host
-        finally:
-            loaded.close()
 
     def _held(self) -> int:
         """What all models took that are loaded now."""
