@@ -21,6 +21,26 @@ def encoded(picture, kind="PNG", **more):
     return out.getvalue()
 
 
+@pytest.mark.parametrize("size", [(640, 480), (601, 433), (1281, 7), (1, 1)])
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"subsampling": 0}, {"subsampling": 1}, {"subsampling": 2}, {"subsampling": "4:1:1"}, {"progressive": True},
+        {"quality": 5}, {"keep_rgb": True}, {"restart_marker_rows": 1}, {"qtables": "web_low"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_jpeg_of_any_form_has_the_pixels_that_pillow_gives(form, size):
+    noise = np.random.default_rng(3).integers(0, 256, (40, 60, 3), np.uint8)
+    content = encoded(Image.fromarray(noise).resize(size), "JPEG", **form)
+    with Image.open(io.BytesIO(content)) as picture:
+        np.testing.assert_array_equal(decode_picture(content), np.asarray(picture))
+    # One that is cut short is no picture, however far it goes.
+    for length in (len(content) // 2, len(content) - 3):
+        with pytest.raises(BadPicture, match="cannot be decoded"):
+            decode_picture(content[:length])
+
+
 @pytest.mark.parametrize(
     "content",
     [
