@@ -12,6 +12,7 @@ from concurrent.futures import CancelledError, Future
 from typing import Protocol, TypeVar
 
 from agent.errors import RequestCancelled, ServerRefused, ServerUnavailable
+from agent.waiting import LOOK_SECONDS, await_result, begin_apart
 
 log = logging.getLogger(__name__)
 
@@ -19,8 +20,6 @@ T = TypeVar("T")
 
 LONGEST_PAUSE = 60.0
 """Seconds between two signs of life while the server does not take them."""
-LOOK_SECONDS = 0.1
-"""How often whoever waits looks whether the work is still wanted."""
 NOT_ABOUT_US = frozenset({401, 407, 408, 425, 429})
 """Refusals that say nothing about the request: who we are, proxies, haste."""
 
@@ -113,18 +112,16 @@ class HeldLease:
     def result(self, future: Future[T]) -> T:
         """What a model answers, as long as it is wanted. RequestCancelled also where the model is gone."""
         try:
-            while True:
-                try:
-                    return future.result(LOOK_SECONDS)
-                except TimeoutError:
-                    if future.done():
-                        raise  # it is the model's own
-                    self.check()
+            return await_result(future, self.check)
         except CancelledError as error:
             self.check()
             raise RequestCancelled("the model was ended") from error
         finally:
             future.cancel()
+
+    def fetched(self, fetch: Callable[[], T]) -> T:
+        """What `fetch` gets of a server, as long as it is wanted: a silent one is left to a thread of its own."""
+        return await_result(begin_apart(fetch, "fetch"), self.check)
 
     def __enter__(self) -> HeldLease:
         context = contextvars.copy_context()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -128,7 +129,8 @@ class Registrar:
 def open_registrar(config: Config, server: ServerSettings | None = None) -> Iterator[Registrar]:
     """A registrar that loads models when it has to describe one that it has never seen."""
     with open_session(server or config.server) as session:
-        pool = ModelPool(config.models, config.engine, state_folder(config) / "models")
+        # A person waits for it, and has Ctrl-C.
+        pool = ModelPool(config.models, config.engine, state_folder(config) / "models", load_seconds=math.inf)
 
         def describe(model: str) -> Description:
             known = pool.describe(model)

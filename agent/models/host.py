@@ -16,6 +16,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from agent.contract import Context, Detection, Frame
 from agent.errors import BadPrediction, ModelError
+from agent.waiting import await_result
 
 log = logging.getLogger(__name__)
 
@@ -179,6 +180,7 @@ class Host:
             began = time.perf_counter()
             jobs[0].caller.run(self._answer, jobs)
             self.busy_seconds += time.perf_counter() - began
+            del jobs  # while we wait for the next one, its pictures would stay in memory
 
     def _next(self) -> list[_Job]:
         """The most urgent job, with others that may go with it; none when the host is closed."""
@@ -244,17 +246,16 @@ def _begins(job: _Job) -> bool:
 def _result(answer: Future[T], wanted: Callable[[], bool]) -> T:
     """What the model answers; CancelledError where that takes too long after nobody wants it any more."""
     end: float | None = None
-    while True:
-        try:
-            return answer.result(LOOK_SECONDS)
-        except TimeoutError:
-            if answer.done():
-                raise  # it is the model's own
+
+    def check() -> None:
+        nonlocal end
         if end is None and not wanted():
             end = time.monotonic() + BATCH_PATIENCE
         if end is not None and time.monotonic() >= end:
             log.warning("the model does not come back from its batch; nobody waits for it any more")
             raise CancelledError
+
+    return await_result(answer, check, LOOK_SECONDS)
 
 
 def _lists(answer: Sequence[Sequence[Detection]], count: int) -> list[Prediction]:

@@ -10,6 +10,7 @@ from agent.errors import SidecarError
 from agent.models.descriptions import Description
 from agent.models.host import Host
 from agent.models.loading import LoadedModel
+from agent.pool.loads import Load
 from agent.settings.parts import parts_of
 from agent.settings.tables import EngineSettings, ModelSettings
 
@@ -63,6 +64,8 @@ class Slot:
         self.description = description
         self.status: Status = "unloaded"
         self.hosted: HostedModel | None = None
+        self.load: Load | None = None
+        """That is under way."""
         self.users = 0
         self.memory = 0
         self.used = now
@@ -77,7 +80,9 @@ class Slot:
         self.loads += 1
 
     def fail(self, error: SidecarError, now: float) -> None:
-        self.status, self._error, self._failed_at = "failed", error, now
+        # Its traces would hold what was read until it failed, which may be gigabytes.
+        error.__cause__ = error.__context__ = None
+        self.status, self._error, self._failed_at = "failed", error.with_traceback(None), now
 
     def forgive(self) -> None:
         """Lets a model that could not be loaded be tried again at once."""
@@ -92,13 +97,15 @@ class Slot:
         return self._error.with_traceback(None)
 
     def record(self, now: float) -> ModelRecord:
+        late = self.load.late(now) if self.load is not None else None
+        error = late or self._error
         return ModelRecord(
             id=self.settings.id,
             reference=self.settings.model,
             title=self.settings.title,
-            status=self.status,
+            status="failed" if late else self.status,
             description=self.description,
-            error=str(self._error) if self._error else None,
+            error=str(error) if error else None,
             users=self.users,
             depth=self.hosted.host.depth if self.hosted else 0,
             memory=self.memory if self.hosted else 0,

@@ -10,13 +10,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from agent.errors import ConfigError, ModelError, ModelNotFound, SidecarError
+from agent.errors import ModelError, ModelNotFound, SidecarError
 from agent.models.descriptions import Description, Descriptions
 from agent.models.loading import LoadedModel, load_model
 from agent.models.memory import resident_bytes
 from agent.pool.hosted import HostedModel, ModelRecord, Slot, Status, weights
-from agent.pool.reading import Reader, close_model
+from agent.pool.loads import Load, Turns
+from agent.pool.reading import Reader, close_model, failure
 from agent.settings.tables import EngineSettings, ModelSettings
+from agent.waiting import await_result, begin_apart
 
 __all__ = ["RETRY_SECONDS", "HostedModel", "ModelPool", "ModelRecord", "Status"]
 
@@ -24,6 +26,8 @@ log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 30.0
 """A model that could not be loaded is not tried again before that."""
+LOAD_SECONDS = 600.0
+"""That reading weights may take, with what is fetched for it, before nobody waits for the model any more."""
 UNLOAD_SECONDS = 60.0
 """That unloading waits for a model to come back from its batch; one that never does must not keep others waiting."""
 
@@ -42,18 +46,19 @@ class ModelPool:
         *,
         load: Callable[..., LoadedModel] = load_model,
         clock: Callable[[], float] = time.monotonic,
+        load_seconds: float = LOAD_SECONDS,
         unload_seconds: float = UNLOAD_SECONDS,
         on_batch: Callable[[str, int, float], None] = lambda model, frames, seconds: None,
         on_unload: Callable[[str], None] = lambda model: None,
     ) -> None:
-        self._engine, self._unload_seconds = engine, unload_seconds
+        self._engine, self._load_seconds, self._unload_seconds = engine, load_seconds, unload_seconds
         self._descriptions = Descriptions(folder)
         self._reader = Reader(load, ids=self.ids, lend=self.use, on_batch=on_batch)
         self._clock, self._on_unload = clock, on_unload
         self._lock = threading.RLock()
         # Weights are read one model after the other: two at once take the memory of both, and longer. A model that
         # is built of others has its parts read within its own turn.
-        self._loading = threading.RLock()
+        self._turns = Turns(load_seconds, clock)
         self._closed = False
         self._numbers = itertools.count(1)
         self._slots = {settings.id: self._slot(settings) for settings in models}
@@ -84,23 +89,22 @@ class ModelPool:
     # ---------------------------------------------------------------- lending
 
     @contextmanager
-    def use(self, model: str) -> Iterator[HostedModel]:
+    def use(self, model: str, check: Callable[[], None] = lambda: None) -> Iterator[HostedModel]:
         """The model, loaded if it is not; it stays while the block runs.
 
-        ModelNotFound for an id that is not configured, ModelError for a model that cannot be loaded.
+        `check` is asked now and then while it is being loaded, and ends the waiting by what it raises. ModelNotFound
+        for an id that is not configured, ModelError for a model that cannot be loaded.
         """
         with self._lock:
             slot = self._of(model)
             slot.users += 1
         try:
-            yield self._ready(slot)
+            yield self._ready(slot, check)
         finally:
             with self._lock:
                 slot.users -= 1
                 slot.used = self._clock()
-                leaves = slot in self._leaving
-            if leaves:
-                self._unload(slot, "its settings have changed")
+            self._let_go(slot)
 
     def preload(self) -> bool:
         """Loads what is to be ready from the start, and learns what the others are; whether nothing is left to do.
@@ -185,32 +189,70 @@ class ModelPool:
                     self._unload(other, "until somebody uses it")
         return True
 
-    def _ready(self, slot: Slot) -> HostedModel:
-        if (found := self._found(slot)) is not None:
-            return found
-        with self._loading:
-            if (found := self._found(slot)) is not None:
-                return found
-            if slot.status == "loading":
-                raise ConfigError(f"model {slot.settings.id!r}: it is a part of itself")
+    def _ready(self, slot: Slot, check: Callable[[], None]) -> HostedModel:
+        def look() -> None:
+            check()
             if self._closed:
                 raise _ends(slot)
-            began, slot.status = self._clock(), "loading"
-            try:
-                hosted = self._open(slot)
-            except SidecarError as error:
-                slot.fail(error, self._clock())
-                if not self._closed:
-                    log.warning("model %s: %s", slot.settings.id, error)
-                raise
-            except BaseException:
-                slot.status = "unloaded"
-                raise
+            if (error := load.late(self._clock())) is not None:
+                raise error
+
+        while (found := self._found(slot)) is None:
+            load = self._load_of(slot)
+            if self._turns.mine:
+                self._read(slot, load)  # it is a part of what this thread is loading
+            await_result(load.ended, look)
+        return found
+
+    def _load_of(self, slot: Slot) -> Load:
+        """The load that is under way, or another one: in a thread of its own, because it may never come to an end."""
+        with self._lock:
+            if self._closed:
+                raise _ends(slot)
+            if slot.load is None:
+                load = Load(slot.settings.id)
+                if not self._turns.mine:
+                    begin_apart(lambda: self._take_turn(slot, load), f"load-{slot.settings.id}")
+                slot.load = load
+            return slot.load
+
+    def _take_turn(self, slot: Slot, load: Load) -> None:
+        with self._turns.turn():
+            self._read(slot, load)
+
+    def _read(self, slot: Slot, load: Load) -> None:
+        """Reads the weights, unless somebody has begun to; what comes of it is in the slot."""
+        began = self._clock()
+        with self._lock:
+            if not load.begin(began, self._load_seconds):
+                return
+            slot.status = "loading"
+        try:
+            if self._closed:
+                raise _ends(slot)
+            self._open(slot)
             seconds = self._clock() - began
             slot.load_seconds += seconds
             log.info("model %s: loaded %s in %.1f s", slot.settings.id, slot.settings.model, seconds)
-        self._keep_budget(slot)
-        return hosted
+            self._keep_budget(slot)
+        except BaseException as error:  # whoever waits has to be told, whatever it is
+            told = error if isinstance(error, SidecarError) else failure(slot.settings, error)
+            if not self._closed:
+                log.warning("model %s: %s", slot.settings.id, told)
+                log.debug("model %s: where it failed", slot.settings.id, exc_info=error)
+            slot.fail(told, self._clock())
+        finally:
+            with self._lock:
+                slot.load = None
+            load.ended.set_result(None)
+            self._let_go(slot)
+
+    def _let_go(self, slot: Slot) -> None:
+        """Somebody needs it no longer: one that other settings have replaced goes with the last."""
+        with self._lock:
+            leaves = slot in self._leaving
+        if leaves:
+            self._unload(slot, "its settings have changed")
 
     def _found(self, slot: Slot) -> HostedModel | None:
         """The model if it is loaded; an error if it could not be, of late."""
@@ -223,7 +265,7 @@ class ModelPool:
             raise error
         return None
 
-    def _open(self, slot: Slot) -> HostedModel:
+    def _open(self, slot: Slot) -> None:
         """Reads the weights and puts them behind a host; whatever goes wrong, nothing is left open."""
         settings = slot.settings
         self._keep_budget(slot)
@@ -240,7 +282,7 @@ class ModelPool:
         with self._lock:
             if not self._closed:
                 slot.open(hosted, description, memory, self._clock())
-                return hosted
+                return
         host.close()
         close_model(settings, loaded)
         raise _ends(slot)
@@ -274,7 +316,7 @@ class ModelPool:
 
     def _unload(self, slot: Slot, why: str, *, patience: float | None = None, used: bool = False) -> None:
         with self._lock:
-            if slot.users and not used:
+            if (slot.users or slot.load is not None) and not used:
                 return
             self._leaving.discard(slot)
             if (hosted := slot.hosted) is None:

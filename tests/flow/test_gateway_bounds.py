@@ -273,9 +273,9 @@ def test_a_model_that_loads_for_long():
         assert stage.http.get("/api/functions").json() == {}
         assert time.monotonic() - began < 0.2
         assert "it is still loading" in stage.gateway.health().text
+        until(lambda: not stage.gateway.calls, "it keeps its place although nobody waits for it")
         may_load.set()
-        until(lambda: not stage.gateway.calls, "its thread hangs")
-        assert list(stage.http.get("/api/functions").json()) == ["finder"]
+        until(lambda: list(stage.http.get("/api/functions").json()) == ["finder"], "it was never loaded")
         assert works(stage)
 
 

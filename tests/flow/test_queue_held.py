@@ -1,15 +1,16 @@
 """Requests that are held: signs of life, cancellation, people who come in between, and what faults do to all of it."""
 
 import logging
+import threading
 import time
 from dataclasses import replace
 
 import pytest
 
 from agent.settings.server import ServerSettings
-from agent.settings.tables import ServiceSettings
+from agent.settings.tables import EngineSettings, ModelSettings, ServiceSettings
 from tests.support.material import make_image_task
-from tests.support.models import Clicker, Finder
+from tests.support.models import Clicker, Finder, loader
 from tests.support.queue import FAST, serving, until
 
 THING = [{"name": "thing"}]
@@ -164,6 +165,58 @@ def test_a_person_who_goes_away_is_not_waited_for(sandbox, task):
         finder.gate.set()
         assert served.ended(rq_id)["status"] == "finished"
         assert [3] not in finder.calls[begun:]
+
+
+@pytest.mark.parametrize("path", [r"/data$", "/api/jobs$"], ids=["the frame", "the task"])
+def test_a_person_who_goes_away_leaves_a_silent_server_to_itself(sandbox, task, path):
+    sandbox.state.interactive_timeout = 0.3
+    finder = Finder()
+    with serving(sandbox, {"finder": finder}) as served:
+        fault = sandbox.faults.add(method="GET", path=path, delay=5, count=1)
+        began = time.monotonic()
+        assert served.call(task=task, frame=3).status_code == 504
+        assert served.finished()[0].outcome == "cancelled"
+        assert time.monotonic() - began < 4
+        assert fault.struck == 1
+        assert "fail" not in verbs(served)
+        sandbox.faults.clear()
+        # What has come after all is what the next one finds; nobody asks twice.
+        sandbox.state.interactive_timeout = 20
+        assert served.call(task=task, frame=3).status_code == 200
+        assert len(served.log("GET", r"/data$")) == 1
+
+
+@pytest.mark.parametrize("asked", ["task", "frame"])
+def test_a_cancelled_request_does_not_wait_for_a_model_that_is_being_loaded(sandbox, task, asked):
+    may_load, models = threading.Event(), {"finder": Finder()}
+    may_load.set()
+
+    def load(reference, **more):
+        assert may_load.wait(60)
+        return loader(models)(reference, **more)
+
+    engine, rows = EngineSettings(idle_minutes=1e-9), [ModelSettings("finder", "test:finder")]
+    service = ServiceSettings(batch_lanes=1, interactive_lanes=1)
+    with serving(sandbox, rows, load=load, engine=engine, service=service) as served:
+        served.shared.pool.sweep()
+        may_load.clear()
+        if asked == "task":
+            served.client.delete(f"/api/lambda/requests/{begun(served, served.order(task))}")
+        else:
+            sandbox.state.interactive_timeout = 0.3
+            assert served.call(task=task, frame=3).status_code == 504
+        assert served.finished()[0].outcome == "cancelled"
+        assert "fail" not in verbs(served)
+        lanes = served.shared.lanes
+        until(lambda: lanes.batch.taken == lanes.interactive.taken == 0)
+        may_load.set()
+        sandbox.state.interactive_timeout = 20
+        assert served.call(task=task, frame=3).status_code == 200
+
+
+def begun(served, rq_id):
+    until(lambda: served.shared.activity.running())
+    return rq_id
 
 
 # --------------------------------------------------- people who come in between

@@ -1,5 +1,7 @@
+import gc
 import threading
 import time
+import weakref
 from concurrent.futures import CancelledError
 
 import numpy as np
@@ -171,6 +173,21 @@ def test_a_batch_that_ends_soon_is_given_although_nobody_wants_the_next_one(monk
         threading.Timer(0.1, unwanted.set).start()
         threading.Timer(0.3, model.gate.set).start()
         assert next(stream)[1] == [[FOUND]]
+
+
+def test_what_it_has_seen_last_does_not_stay_in_memory():
+    class Picture(np.ndarray):
+        pass
+
+    picture = np.zeros((8, 8, 3), np.uint8).view(Picture)
+    seen = weakref.ref(picture)
+    with Host(Recorder()) as host:
+        assert host.submit([Frame(0, "0.png", picture)], Context()).result(10)
+        del picture
+        end = time.monotonic() + 10
+        while seen() is not None:
+            gc.collect()
+            assert time.monotonic() < end
 
 
 def test_waiting_calls_of_the_same_kind_are_gathered_into_one_batch():

@@ -60,8 +60,9 @@ def test_nothing_is_sent_before_its_time():
 @pytest.mark.parametrize("status", [400, 403, 404, 409, 410])
 def test_a_refusal_means_that_it_is_lost(status):
     server = Server(None, ServerRefused("no", status=status))
-    with held(server) as lease:
-        assert lease.wanted()
+    lease = held(server)
+    assert lease.wanted()
+    with lease:
         with pytest.raises(RequestCancelled, match="does not want it any more"):
             lease.pause(10)
         assert lease.lost
@@ -142,6 +143,37 @@ def test_waiting_for_a_model():
         with pytest.raises(RequestCancelled):
             lease.result(waiting)
         assert waiting.cancelled()
+
+
+class JustThen(Future):
+    """An answer that comes between the end of a wait and the look whether it is there."""
+
+    def result(self, timeout=None):
+        if not self.done():
+            self.set_result(7)
+            raise TimeoutError
+        return super().result(timeout)
+
+
+def test_an_answer_that_comes_just_then_is_an_answer():
+    with held(Server(), every=60) as lease:
+        assert lease.result(JustThen()) == 7
+
+
+def test_who_is_not_wanted_any_more_does_not_wait_for_a_silent_server():
+    silent = threading.Event()
+    cancelled = pytest.raises(RequestCancelled, match="does not want it any more")
+    with held(Server(ServerRefused("gone", status=404))) as lease, cancelled:
+        lease.fetched(lambda: silent.wait(20))
+    silent.set()
+    with held(Server(), every=60) as lease:
+        assert lease.fetched(lambda: 7) == 7
+        with pytest.raises(OSError, match="its own"):
+            lease.fetched(fail)
+
+
+def fail():
+    raise OSError("its own")
 
 
 def test_a_person_at_a_terminal():

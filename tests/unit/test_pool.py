@@ -1,14 +1,17 @@
 """The pool with models that are made on the spot; real weights go through it in the tests of the doors."""
 
+import gc
 import logging
 import random
 import threading
+import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from agent.contract import Context, Detection, Label, Rectangle
-from agent.errors import ConfigError, ModelError, ModelLoadFailed, ModelNotFound
+from agent.errors import ConfigError, ModelError, ModelLoadFailed, ModelNotFound, RequestCancelled
 from agent.models.loading import LoadedModel, ModelReference
 from agent.pool.pool import RETRY_SECONDS, ModelPool
 from agent.settings.tables import EngineSettings, ModelSettings
@@ -40,6 +43,7 @@ class Loader:
         self.fail, self.memory, self.options = {}, {}, []
         self.gate = threading.Event()
         self.gate.set()
+        self.held = {}
         self.entered = threading.Event()
         self.begins = lambda: None
         self._lock = threading.Lock()
@@ -54,6 +58,8 @@ class Loader:
         self.begins()
         try:
             assert self.gate.wait(20)
+            if reference in self.held:
+                assert self.held[reference].wait(20)
             if reference in self.fail:
                 raise self.fail[reference]
             model = Model(reference, self.memory.get(reference, 0))
@@ -73,11 +79,11 @@ class Made:
         self.now, self.load, self.folder, self.batches, self.unloaded = 1000.0, Loader(), folder, [], []
         self.pools = []
 
-    def pool(self, *models, memory_mb=None, idle_minutes=0.0, device="cpu"):
+    def pool(self, *models, memory_mb=None, idle_minutes=0.0, device="cpu", **more):
         made = ModelPool(
             [self.settings(m) for m in models], EngineSettings(device, memory_mb, idle_minutes), self.folder,
             load=self.load, clock=lambda: self.now, on_batch=lambda *batch: self.batches.append(batch),
-            on_unload=self.unloaded.append,
+            on_unload=self.unloaded.append, **more,
         )  # fmt: skip
         self.pools.append(made)
         return made
@@ -92,8 +98,11 @@ def made(tmp_path):
     made = Made(tmp_path / "models")
     yield made
     made.load.gate.set()
+    for gate in made.load.held.values():
+        gate.set()
     for pool in made.pools:
         pool.close(5)
+    until(lambda: not [t for t in threading.enumerate() if t.name.startswith("load-")])
     assert not [t for t in threading.enumerate() if t.name.startswith("host-")], "no host outlives its pool"
     assert all(model.closed == 1 for model in made.load.models), "every model is closed once"
 
@@ -102,6 +111,13 @@ def spawn(work):
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     return thread
+
+
+def until(done):
+    end = time.monotonic() + 10
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.005)
 
 
 def use_once(pool, model="a"):
@@ -245,6 +261,111 @@ class TestFailing:
         assert not pool.preload()
         assert [record.status for record in pool.records()] == ["failed", "ready"]
         assert "model a: no such file" in caplog.text
+
+    def test_what_was_read_until_it_failed_is_not_kept(self, made):
+        """Else a model that does not fit into the memory fills it for as long as it is told that it does not fit."""
+        seen = []
+
+        class Weights:
+            pass
+
+        def too_much():
+            half = Weights()
+            seen.append(weakref.ref(half))
+            raise RuntimeError(f"out of memory after {half.__class__.__name__}")
+
+        pool = made.pool("a")
+        made.load.begins = too_much
+        with pytest.raises(ModelLoadFailed, match="out of memory"):
+            use_once(pool)
+        gc.collect()
+        assert pool.record("a").status == "failed"
+        assert seen[0]() is None
+
+
+class TestALoadThatDoesNotEnd:
+    def test_keeps_others_waiting_for_a_while_only(self, made, caplog):
+        pool, gate = made.pool("a", "b", load_seconds=600), threading.Event()
+        made.load.held["x:a"] = gate
+        with ThreadPoolExecutor(2) as threads:
+            stuck = threads.submit(use_once, pool, "a")
+            assert made.load.entered.wait(5)
+            other = threads.submit(use_once, pool, "b")
+            time.sleep(0.3)
+            assert not other.done(), "one after the other, as long as that takes no longer than it may"
+            made.now += 600
+            assert other.result(10)
+            with pytest.raises(ModelError, match="model a: it is still being loaded after 600 s"):
+                stuck.result(10)
+        record = pool.record("a")
+        assert (record.status, record.users) == ("failed", 0)
+        assert record.error in caplog.text
+        assert not pool.preload()
+        assert made.load.loads == [("x:a", "cpu"), ("x:b", "cpu")], "it is not begun a second time"
+        gate.set()
+        until(lambda: pool.record("a").status == "ready")
+        assert use_once(pool, "a")
+        assert pool.preload()
+
+    def test_keeps_nobody_who_does_not_want_it_any_more(self, made):
+        pool, cancelled = made.pool("a"), threading.Event()
+        made.load.gate.clear()
+
+        def check():
+            if cancelled.is_set():
+                raise RequestCancelled("somebody has cancelled it")
+
+        def wait():
+            with pool.use("a", check):
+                pass
+
+        with ThreadPoolExecutor(1) as threads:
+            waiting = threads.submit(wait)
+            assert made.load.entered.wait(5)
+            cancelled.set()
+            with pytest.raises(RequestCancelled):
+                waiting.result(10)
+        assert (pool.record("a").status, pool.record("a").users) == ("loading", 0)
+        made.load.gate.set()
+        assert use_once(pool)
+        assert len(made.load.loads) == 1
+
+    def test_one_that_ends_when_nobody_wants_it_any_more_leaves_nothing_behind(self, made):
+        pool, gone = made.pool("a"), RequestCancelled("gone")
+        made.load.gate.clear()
+
+        def check():
+            raise gone
+
+        with pytest.raises(RequestCancelled), pool.use("a", check):
+            pass
+        pool.replace([], EngineSettings("cpu"))
+        made.load.gate.set()
+        until(lambda: [model.closed for model in made.load.models] == [1])
+
+    def test_does_not_keep_its_turn_for_those_after_the_next(self, made):
+        pool = made.pool("a", "b", "c", load_seconds=600)
+        made.load.held["x:a"] = threading.Event()
+        with ThreadPoolExecutor(3) as threads:
+            threads.submit(use_once, pool, "a")
+            assert made.load.entered.wait(5)
+            made.now += 600
+            found = [threads.submit(use_once, pool, model) for model in "bc"]
+            assert all(future.result(10) for future in found)
+
+    def test_the_end_of_the_pool_ends_the_waiting(self, made):
+        pool = made.pool("a", "b")
+        made.load.gate.clear()
+        with ThreadPoolExecutor(2) as threads:
+            waiting = [threads.submit(use_once, pool, model) for model in "ab"]
+            assert made.load.entered.wait(5)
+            pool.close(5)
+            for future in waiting:
+                with pytest.raises(ModelError, match="the service ends"):
+                    future.result(10)
+        made.load.gate.set()
+        until(lambda: not [t for t in threading.enumerate() if t.name.startswith("load-")])
+        assert len(made.load.loads) == 1, "the other one was not begun any more"
 
 
 class TestPreloading:
@@ -567,6 +688,19 @@ class TestModelsOfModels:
             use_once(pool, "one")
         assert [record.users for record in pool.records()] == [0, 0, 0]
         assert use_once(pool, "a")
+
+    def test_a_part_whose_turn_has_not_come_is_read_with_the_whole(self, made):
+        pool, gate = made.pool(joint("both", "b", "a"), "a", "b"), threading.Event()
+        made.load.held["x:b"] = gate
+        with ThreadPoolExecutor(2) as threads:
+            whole = threads.submit(use_once, pool, "both")
+            assert made.load.entered.wait(5)
+            part = threads.submit(use_once, pool, "a")
+            until(lambda: pool.record("a").users == 1)
+            gate.set()
+            assert part.result(10)
+            assert whole.result(10)
+        assert made.load.loads == [("x:b", "cpu"), ("x:a", "cpu")]
 
     def test_a_broken_part_is_told_and_nothing_stays_in_use(self, made):
         pool = made.pool(joint("both", "a", "b"), "a", "b")

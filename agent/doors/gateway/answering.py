@@ -31,7 +31,7 @@ class Answering:
         """The reply for a call's body. A SidecarError says why there is none."""
         self.menu.settings(model)
         payload = Payload.parse(body)
-        with self.shared.pool.use(model) as hosted:
+        with self.shared.pool.use(model, call.check) as hosted:
             call.check()
             match hosted.loaded.kind:
                 case "detector":

@@ -46,7 +46,7 @@ def annotate_task(
     max_bad_frames: int,
 ) -> RunReport:
     """Annotates all frames of a task's annotation jobs; what comes of it is in the sink."""
-    work = _work(session, wanted.task)
+    work = lease.fetched(lambda: _work(session, wanted.task))
     tasks.learn(work)
     places = [(job, frame) for job in work.jobs for frame in job.frames]
     lease.check()
@@ -76,7 +76,7 @@ def annotate_frame(
             plan = _plan(work, [(job, wanted.frame)], hosted, wanted.wishes, 0)
             return plan, frames.get(job, wanted.frame)
 
-        plan, kept = tasks.use(wanted.task, prepare)
+        plan, kept = lease.fetched(lambda: tasks.use(wanted.task, prepare))
         frame = cropped(kept.frame, wanted.wishes.region)
         if isinstance(frame, BadFrame):
             raise BadRequest(f"frame {wanted.frame}: {frame.reason}")

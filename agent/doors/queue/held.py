@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from agent.activity import Request
@@ -116,27 +117,28 @@ class Held:
     def _answer(self, request: Request, lease: HeldLease, stack: ExitStack) -> Mapping[str, Any]:
         place, wanted = self.place, read_parameters(self.assignment.params, self.promise.kind)
         shared, tasks, frames = place.shared, place.tasks, place.frames
+        lend = partial(self._lend, lease)
         match wanted:
             case AnnotateTask():
                 sink = stack.enter_context(ResultSink())
                 most = place.settings.max_bad_frames
-                report = annotate_task(wanted, self._lend, shared.session, tasks, lease, sink, most)
+                report = annotate_task(wanted, lend, shared.session, tasks, lease, sink, most)
                 request.spent(report.seconds)
                 for where, why in report.skipped.items():
                     log.warning("%s: skipped: %s", where, why)
                 return {"annotations": sink}
             case AnnotateFrame():
-                return {"annotations": annotate_frame(wanted, self._lend, tasks, frames, lease)}
+                return {"annotations": annotate_frame(wanted, lend, tasks, frames, lease)}
             case Interact():
-                return interact_with(wanted, self._lend, tasks, frames, shared.embeddings, lease)
+                return interact_with(wanted, lend, tasks, frames, shared.embeddings, lease)
             case InitTracking():
-                return begin(wanted, self._lend, tasks, frames, shared.track_states, lease)
+                return begin(wanted, lend, tasks, frames, shared.track_states, lease)
             case Track():
-                return track(wanted, self._lend, tasks, frames, shared.track_states, lease)
+                return track(wanted, lend, tasks, frames, shared.track_states, lease)
 
     @contextmanager
-    def _lend(self) -> Iterator[HostedModel]:
-        with self.place.shared.pool.use(self.model) as hosted:
+    def _lend(self, lease: HeldLease) -> Iterator[HostedModel]:
+        with self.place.shared.pool.use(self.model, lease.check) as hosted:
             self.promise.check(hosted.loaded)
             yield hosted
 

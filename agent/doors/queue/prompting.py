@@ -32,7 +32,7 @@ def interact_with(
     with lend() as hosted:
         needs = getattr(hosted.loaded.model, "needs", PromptNeeds())
         check_prompts(wanted.prompts, needs)
-        kept = _frame(wanted.task, wanted.frame, tasks, frames)
+        kept = _frame(wanted.task, wanted.frame, tasks, frames, lease)
         frame, digest = kept.frame, kept.digest
         if (region := wanted.region) is not None:
             part = cropped(frame, region)
@@ -48,7 +48,7 @@ def begin(
 ) -> Mapping[str, Any]:
     """The names of the states of shapes that are to be followed."""
     with lend() as hosted:
-        frame = _frame(wanted.task, wanted.frame, tasks, frames).frame
+        frame = _frame(wanted.task, wanted.frame, tasks, frames, lease).frame
         about = f"task {wanted.task}"
         return {"states": lease.result(begin_tracking(hosted, states, frame, wanted.shapes, about))}
 
@@ -58,15 +58,15 @@ def track(
 ) -> Mapping[str, Any]:
     """Where shapes are on another frame; their states keep their names. A repetition gets the same answer."""
     with lend() as hosted:
-        frame = _frame(wanted.task, wanted.frame, tasks, frames).frame
+        frame = _frame(wanted.task, wanted.frame, tasks, frames, lease).frame
         about, seen = f"task {wanted.task}", f"frame {wanted.frame}"
         found = lease.result(follow(hosted, states, frame, wanted.states, about, seen))
         shapes = [None if shape is None or _is_empty(shape) else _written(hosted.id, shape) for shape in found.shapes]
         return {"states": found.names, "shapes": shapes}
 
 
-def _frame(task: int, frame: int, tasks: TaskCache, frames: FrameCache) -> KeptFrame:
-    return tasks.use(task, lambda known: frames.get(known.job_of(frame), frame))
+def _frame(task: int, frame: int, tasks: TaskCache, frames: FrameCache, lease: HeldLease) -> KeptFrame:
+    return lease.fetched(lambda: tasks.use(task, lambda known: frames.get(known.job_of(frame), frame)))
 
 
 def _shapes(detection: Detection, frame: Frame) -> Sequence[Mapping[str, Any]]:

@@ -163,7 +163,7 @@ class Looker:
         pool = self._place.shared.pool
         if (description := pool.describe(self.rule.model)) is not None:
             return description.version
-        with pool.use(self.rule.model) as hosted:
+        with pool.use(self.rule.model, self._place.check) as hosted:
             return hosted.loaded.version
 
     def _begin_backlog(self) -> None:
@@ -244,7 +244,8 @@ class Looker:
         attendant = Attendant(self._place, self.rule, job)
         worked = False
         try:
-            with self._place.visited(), held, self._place.shared.pool.use(self.rule.model) as hosted:
+            pool, check = self._place.shared.pool, self._place.check
+            with self._place.visited(), held, pool.use(self.rule.model, check) as hosted:
                 worked = attendant.attend(hosted)
         except RequestCancelled:
             pass  # the door ends

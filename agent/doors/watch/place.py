@@ -115,6 +115,11 @@ class Place:
         """Seconds since the epoch."""
         return self.now().timestamp()
 
+    def check(self) -> None:
+        """RequestCancelled when the door ends."""
+        if self.closing.is_set():
+            raise RequestCancelled(Stop.ENDING.value)
+
     @contextmanager
     def visited(self) -> Iterator[None]:
         """Counts whoever is here while the block runs: what all share must not be closed under them."""
@@ -131,8 +136,7 @@ class Place:
     def attending(self, attended: Attended) -> Iterator[None]:
         """Counts a job among those at work while the block runs. RequestCancelled when the door ends."""
         with self._changed:
-            if self.closing.is_set():
-                raise RequestCancelled(Stop.ENDING.value)
+            self.check()
             self._attended[attended.job] = attended
         try:
             yield
