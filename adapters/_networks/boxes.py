@@ -1,15 +1,20 @@
-"""From candidates to detections: the asked classes, non-maximum suppression, and shapes in pixels of the frame."""
+"""Box detectors: what a family says of itself, and from its candidates to detections.
+
+The asked classes are kept, doubles suppressed, and shapes drawn in pixels of the frame.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from adapters._names import as_names, vocabulary
-from adapters._networks.candidates import suppress
-from adapters._networks.head import Canvas, Head, Outputs
+from adapters._networks.candidates import Candidates, suppress
+from adapters._networks.head import Canvas, Outputs, Reader
+from adapters._networks.pictures import Recipe
 from adapters._networks.shapes import Drawer, masks, rectangles, skeletons, turned_rectangles
 from agent.contract import BadPrediction, ConfigError, Context, Detection, Label
 
@@ -21,10 +26,48 @@ LOWEST_SCORE = 0.001
 _USUAL_POINTS = {17: "coco-17-keypoints"}
 
 
+@dataclass(frozen=True, slots=True)
+class BoxHead:
+    """A family of box detectors, fitted to one graph."""
+
+    family: str
+    decode: Callable[[Outputs, float], Candidates]
+    """One picture's outputs and the lowest score that matters -> boxes of at least that score."""
+    recipe: Recipe
+    classes: int | None = None
+    overlapping: bool = True
+    """Whether it gives several boxes for one object, so that non-maximum suppression is needed."""
+    threshold: float = 0.25
+    iou: float = 0.65
+    names: tuple[str, ...] = ()
+    joined: bool = False
+    note: str = ""
+    shapes: tuple[str, ...] = ("rectangle",)
+    """What its boxes can become; the first, unless options say otherwise."""
+    prototypes: str = ""
+    """The output whose maps a candidate's coefficients (`more`) mix into a mask."""
+    points: int = 0
+    """How many points a candidate has (`more`: x, y in input pixels, score)."""
+    point_names: tuple[str, ...] = ()
+    """The points' names where the family has only one set."""
+    first_class: int = 0
+    """The number of the first class; where it is 1, names may begin with one for the background, or without."""
+    turned: bool = False
+    """Whether boxes are turned (`more`: radians, clockwise)."""
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        points = ("points", "point_threshold") if self.points else ()
+        return ("nms_iou", "max_detections", "shape", *points)
+
+    def reader(self, names: Sequence[str], given: Mapping[str, Any], owner: str) -> Reader:
+        return BoxReader(self, names, given, owner)
+
+
 class BoxReader:
     """Gives what a box detector's head finds, as rectangles, masks or skeletons."""
 
-    def __init__(self, head: Head, names: Sequence[str], given: Mapping[str, Any], owner: str) -> None:
+    def __init__(self, head: BoxHead, names: Sequence[str], given: Mapping[str, Any], owner: str) -> None:
         # Lists of names that begin with the background's fit as they are.
         names = [*[""] * (head.first_class if names[0] else 0), *names]
         self._head, self._names, self._owner, self.threshold = head, names, owner, head.threshold

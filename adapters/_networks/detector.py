@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from adapters._networks.graph import Graph
-from adapters._networks.head import AnyHead, Canvas, Reader
+from adapters._networks.head import Canvas, Head, Reader
 from adapters._networks.pictures import Recipe, place
 from agent.contract import BadPrediction, Context, Detection, Frame, Label
 
@@ -27,7 +27,7 @@ class NetworkDetector:
     def __init__(
         self,
         graph: Graph,
-        head: AnyHead,
+        head: Head,
         reader: Reader,
         recipe: Recipe,
         facts: Mapping[str, str],

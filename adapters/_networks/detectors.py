@@ -9,7 +9,7 @@ from adapters._names import Names, as_names, names_from_file, names_from_metadat
 from adapters._networks.detector import NetworkDetector
 from adapters._networks.files import WeightsFile, open_weights
 from adapters._networks.graph import Graph, open_graph, prepared
-from adapters._networks.head import AnyHead
+from adapters._networks.head import Head
 from adapters._networks.heads import choose_head
 from adapters._networks.options import at_least, running, share
 from adapters._networks.pictures import Recipe
@@ -73,7 +73,7 @@ def _names(
     return names_from_metadata(graph.metadata, owner), "the file's metadata"
 
 
-def _matched(names: Names | None, source: str, head: AnyHead, owner: str) -> tuple[Names, str]:
+def _matched(names: Names | None, source: str, head: Head, owner: str) -> tuple[Names, str]:
     """The names held against the number of classes that the head tells apart; the usual ones where nobody says."""
     count = head.classes
     if names is None and head.names:
@@ -98,7 +98,7 @@ def _matched(names: Names | None, source: str, head: AnyHead, owner: str) -> tup
     return names, source
 
 
-def _facts(file: WeightsFile, graph: Graph, head: AnyHead, recipe: Recipe, source: str) -> dict[str, str]:
+def _facts(file: WeightsFile, graph: Graph, head: Head, recipe: Recipe, source: str) -> dict[str, str]:
     return {
         "source": file.path.name,
         "version": file.version,

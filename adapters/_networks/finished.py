@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from adapters._networks.boxes import BoxHead
 from adapters._networks.candidates import Candidates
-from adapters._networks.head import Head, Outputs
+from adapters._networks.head import Outputs
 from adapters._networks.pictures import Recipe
 from adapters._networks.signature import Signature
 
@@ -25,7 +26,7 @@ _NAMELESS = ("detection_postprocess", "partitionedcall", "identity")
 """What TensorFlow calls outputs that nobody has named."""
 
 
-def tensorflow(signature: Signature) -> Head | None:
+def tensorflow(signature: Signature) -> BoxHead | None:
     """boxes (1, Q, 4) as shares, top, left, bottom, right; classes and scores (1, Q), and how many there are.
 
     The Object Detection API's exports (detection_boxes, …; classes from 1), and TFLite_Detection_PostProcess, whose
@@ -54,7 +55,7 @@ def _by_shape(signature: Signature) -> tuple[str, str, str] | None:
     return boxes[0], classes, scores
 
 
-def _head(signature: Signature, boxes: str, classes: str, scores: str, more: int, note: str) -> Head:
+def _head(signature: Signature, boxes: str, classes: str, scores: str, more: int, note: str) -> BoxHead:
     """`more` makes classes count from 1, as lists of names do that begin with the background."""
     size = np.array([signature.width, signature.height] * 2, np.float32)
 
@@ -63,10 +64,10 @@ def _head(signature: Signature, boxes: str, classes: str, scores: str, more: int
         kinds = outputs[classes][keep].astype(np.int64) + more
         return Candidates(outputs[boxes][keep][:, _Y_FIRST] * size, outputs[scores][keep], kinds)
 
-    return Head("tensorflow", decode, MOBILE, overlapping=False, threshold=0.4, note=note, first_class=1)
+    return BoxHead("tensorflow", decode, MOBILE, overlapping=False, threshold=0.4, note=note, first_class=1)
 
 
-def caffe(signature: Signature) -> Head | None:
+def caffe(signature: Signature) -> BoxHead | None:
     """(1, 1, N, 7): number in the batch, class (0 is background), score, corners as shares: SSD's DetectionOutput.
 
     OpenVINO's Open Model Zoo, and OpenCV's face detector. Rows after a number of -1 are none.
@@ -85,4 +86,4 @@ def caffe(signature: Signature) -> Head | None:
         table = table[table[:, 2] >= floor]
         return Candidates(table[:, 3:] * size, table[:, 2], table[:, 1].astype(np.int64))
 
-    return Head("caffe", decode, CAFFE, overlapping=False, threshold=0.4, joined=True, first_class=1)
+    return BoxHead("caffe", decode, CAFFE, overlapping=False, threshold=0.4, joined=True, first_class=1)

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from adapters._networks.boxes import BoxHead
 from adapters._networks.candidates import Candidates, from_centres
-from adapters._networks.head import Head, Outputs
+from adapters._networks.head import Outputs
 from adapters._networks.pictures import Recipe
 from adapters._networks.signature import Signature, grid
 
@@ -16,7 +17,7 @@ LANDMARKS = ("right_eye", "left_eye", "nose", "right_mouth_corner", "left_mouth_
 """YuNet's points in its order; right and left are the person's own."""
 
 
-def fastestdet(signature: Signature) -> Head | None:
+def fastestdet(signature: Signature) -> BoxHead | None:
     """(1, 5 + C, h, w) at stride 16: objectness, two offsets, two sizes, classes (dog-qiuqiu/FastestDet).
 
     Centre = (cell + tanh(offset)) / cells, size = sigmoid(size), score = objectness^0.6 * class^0.4.
@@ -46,10 +47,10 @@ def fastestdet(signature: Signature) -> Head | None:
         return found.at(scores >= floor)
 
     recipe = Recipe(resize="stretch", colour="bgr")
-    return Head("fastestdet", decode, recipe, classes=value.shape[1] - 5, threshold=0.5, iou=0.45)
+    return BoxHead("fastestdet", decode, recipe, classes=value.shape[1] - 5, threshold=0.5, iou=0.45)
 
 
-def nanodet(signature: Signature) -> Head | None:
+def nanodet(signature: Signature) -> BoxHead | None:
     """(1, N, C + 4 * 8): class scores, then for each side a distribution over 0..7 strides (RangiLyu/nanodet).
 
     The distance to a side is the distribution's mean (generalised focal loss, arXiv 2006.04388).
@@ -76,10 +77,10 @@ def nanodet(signature: Signature) -> Head | None:
         return Candidates(boxes, best[places], table[places, :classes].argmax(axis=1))
 
     recipe = Recipe("stretch", "bgr", 1.0, (103.53, 116.28, 123.675), (57.375, 57.12, 58.395))
-    return Head("nanodet", decode, recipe, classes=classes, threshold=0.35, iou=0.6)
+    return BoxHead("nanodet", decode, recipe, classes=classes, threshold=0.35, iou=0.6)
 
 
-def yunet(signature: Signature) -> Head | None:
+def yunet(signature: Signature) -> BoxHead | None:
     """cls, obj, bbox (and kps) at strides 8, 16, 32: YuNet's faces (ShiqiYu/libfacedetection.train).
 
     Centre = (cell + offset) * stride, size = exp(size) * stride, score = sqrt(cls * obj).
@@ -109,7 +110,7 @@ def yunet(signature: Signature) -> Head | None:
         return Candidates(corners, scores[places], np.zeros(len(places), np.int64), more)
 
     recipe = Recipe(resize="letterbox-top-left", colour="bgr", scale=1.0, pad=0)
-    head = Head("yunet", decode, recipe, 1, threshold=0.6, iou=0.3, names=("face",), note="the YuNet face detector")
+    head = BoxHead("yunet", decode, recipe, 1, threshold=0.6, iou=0.3, names=("face",), note="the YuNet face detector")
     if not landmarks:
         return head
     return replace(head, points=5, point_names=LANDMARKS, shapes=("skeleton", "rectangle"))

@@ -1,16 +1,15 @@
 """A family's way from a network's output to detections, and what goes with it.
 
-A family of box detectors is a `Head`; classifiers (`tags.py`), maps of classes (`regions.py`) have heads of their own.
-All of them have the fields of `AnyHead`, and make a reader once the class names are known.
+Box detectors (`boxes.py`), classifiers (`tags.py`) and maps of classes (`regions.py`) have heads of their own. All have
+the fields of `Head`, and make a reader once the class names are known.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from adapters._networks.candidates import Candidates
 from adapters._networks.pictures import Placement, Recipe
 from agent.contract import Context, Detection, Label
 
@@ -44,7 +43,7 @@ class Reader(Protocol):
         ...
 
 
-class AnyHead(Protocol):
+class Head(Protocol):
     """What every head says of itself."""
 
     @property
@@ -79,43 +78,3 @@ class AnyHead(Protocol):
     def reader(self, names: Sequence[str], given: Mapping[str, Any], owner: str) -> Reader:
         """ConfigError where the options cannot be met."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """A family of box detectors, fitted to one graph."""
-
-    family: str
-    decode: Callable[[Outputs, float], Candidates]
-    """One picture's outputs and the lowest score that matters -> boxes of at least that score."""
-    recipe: Recipe
-    classes: int | None = None
-    overlapping: bool = True
-    """Whether it gives several boxes for one object, so that non-maximum suppression is needed."""
-    threshold: float = 0.25
-    iou: float = 0.65
-    names: tuple[str, ...] = ()
-    joined: bool = False
-    note: str = ""
-    shapes: tuple[str, ...] = ("rectangle",)
-    """What its boxes can become; the first, unless options say otherwise."""
-    prototypes: str = ""
-    """The output whose maps a candidate's coefficients (`more`) mix into a mask."""
-    points: int = 0
-    """How many points a candidate has (`more`: x, y in input pixels, score)."""
-    point_names: tuple[str, ...] = ()
-    """The points' names where the family has only one set."""
-    first_class: int = 0
-    """The number of the first class; where it is 1, names may begin with one for the background, or without."""
-    turned: bool = False
-    """Whether boxes are turned (`more`: radians, clockwise)."""
-
-    @property
-    def options(self) -> tuple[str, ...]:
-        points = ("points", "point_threshold") if self.points else ()
-        return ("nms_iou", "max_detections", "shape", *points)
-
-    def reader(self, names: Sequence[str], given: Mapping[str, Any], owner: str) -> Reader:
-        from adapters._networks.boxes import BoxReader
-
-        return BoxReader(self, names, given, owner)

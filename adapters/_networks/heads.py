@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from adapters._networks import finished, grids, queries, regions, tags, yolo
-from adapters._networks.head import AnyHead
+from adapters._networks.head import Head
 from adapters._networks.signature import Signature
 from agent.contract import ConfigError, ModelLoadFailed
 
-FAMILIES: Mapping[str, Callable[[Signature], AnyHead | None]] = {
+FAMILIES: Mapping[str, Callable[[Signature], Head | None]] = {
     "yunet": grids.yunet,
     "end2end": yolo.end2end,
     "yolov5": yolo.yolov5,
@@ -36,7 +36,7 @@ _VARIANTS = {"yolov8-seg": "yolov8", "yolov8-pose": "yolov8", "yolov8-obb": "yol
 """Names that say more than the family: what stands behind the classes."""
 
 
-def choose_head(signature: Signature, head: str, owner: str) -> AnyHead:
+def choose_head(signature: Signature, head: str, owner: str) -> Head:
     """The head of the graph; ModelLoadFailed says what the graph gives where no family fits."""
     if head != "auto":
         family = _VARIANTS.get(head, head)

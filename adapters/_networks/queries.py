@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from adapters._networks.boxes import BoxHead
 from adapters._networks.candidates import Candidates, from_centres
-from adapters._networks.head import Head, Outputs
+from adapters._networks.head import Outputs
 from adapters._networks.pictures import IMAGENET_MEAN, IMAGENET_STD, Recipe
 from adapters._networks.signature import Signature
 
@@ -24,7 +25,7 @@ ULTRAFACE = Recipe(resize="stretch", scale=1.0, mean=(127.0,) * 3, std=(128.0,) 
 _MOST_QUERIES = 1000
 
 
-def detr(signature: Signature) -> Head | None:
+def detr(signature: Signature) -> BoxHead | None:
     """scores or logits (1, Q, C) and boxes (1, Q, 4), at most 1000 queries, no suppression needed.
 
     RT-DETR, D-FINE, DEIM, RF-DETR and others have a sigmoid for each class, so that a query can name several;
@@ -58,10 +59,10 @@ def detr(signature: Signature) -> Head | None:
     # Only the exports that take the normalised picture are known to give bare logits: DETR and RF-DETR.
     imagenet = softmax or "dets" in signature.outputs
     recipe = IMAGENET if imagenet else PLAIN
-    return Head("detr", decode, recipe, classes=classes, overlapping=False, threshold=0.4)
+    return BoxHead("detr", decode, recipe, classes=classes, overlapping=False, threshold=0.4)
 
 
-def ssd(signature: Signature) -> Head | None:
+def ssd(signature: Signature) -> BoxHead | None:
     """scores (1, Q, 1 + C), softmax with the background first, and decoded boxes (1, Q, 4): SSD's priors.
 
     The Ultra-Light face detector (Linzaer/Ultra-Light-Fast-Generic-Face-Detector-1MB) is told by its priors.
@@ -86,7 +87,7 @@ def ssd(signature: Signature) -> Head | None:
 
     cells = [signature.cells(stride) for stride in (8, 16, 32, 64)]
     face = sample.shape == (3 * cells[0] + 2 * cells[1] + 2 * cells[2] + 3 * cells[3], 2)
-    return Head(
+    return BoxHead(
         "ssd",
         decode,
         ULTRAFACE,
@@ -98,7 +99,7 @@ def ssd(signature: Signature) -> Head | None:
     )
 
 
-def labelled(signature: Signature) -> Head | None:
+def labelled(signature: Signature) -> BoxHead | None:
     """Finished detections: boxes (1, Q, 4) or (Q, 4), scores and class numbers of the same length.
 
     RT-DETR, D-FINE and DEIM with their post-processor in the graph, torchvision's detectors, YOLO-NAS and others
@@ -119,7 +120,7 @@ def labelled(signature: Signature) -> Head | None:
         kinds = outputs[labels][keep].astype(np.int64)
         return Candidates(to_pixels(outputs[boxes][keep]), outputs[scores][keep], kinds)
 
-    return Head("labelled", decode, PLAIN, overlapping=False, threshold=0.4, joined=ranks[0] == 2)
+    return BoxHead("labelled", decode, PLAIN, overlapping=False, threshold=0.4, joined=ranks[0] == 2)
 
 
 def _pair(signature: Signature) -> tuple[str, str] | None:

@@ -13,8 +13,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from adapters._networks.boxes import BoxHead
 from adapters._networks.candidates import Candidates, from_centres
-from adapters._networks.head import Head, Outputs
+from adapters._networks.head import Outputs
 from adapters._networks.pictures import Recipe
 from adapters._networks.signature import Signature, grid
 
@@ -23,7 +24,7 @@ LETTERBOX = Recipe(resize="letterbox", pad=114)
 _MASK_COEFFICIENTS = 32
 
 
-def yolov5(signature: Signature) -> Head | None:
+def yolov5(signature: Signature) -> BoxHead | None:
     """(1, N, 5 + C): centre, size in input pixels, objectness, classes; three anchors a cell (ultralytics/yolov5)."""
     name = _single(signature)
     if name is None:
@@ -35,7 +36,7 @@ def yolov5(signature: Signature) -> Head | None:
     return _objectness_head("yolov5", signature, name, depth - 5 - extras.count, LETTERBOX, "", extras)
 
 
-def yolox(signature: Signature) -> Head | None:
+def yolox(signature: Signature) -> BoxHead | None:
     """(1, N, 5 + C), one box a cell: YOLOX, as raw grid offsets or decoded in the graph; decoded YOLOv6 as well.
 
     Raw and decoded are told apart by the values of a gray picture: offsets are a few cells, decoded centres are
@@ -61,13 +62,13 @@ def yolox(signature: Signature) -> Head | None:
         extents = np.exp(np.minimum(rows[:, 2:4], 12)) * sizes[places]
         return Candidates(from_centres(np.concatenate([centres, extents], axis=1)), scores, classes)
 
-    return Head("yolox", decode, _YOLOX, classes=depth - 5, threshold=0.3)
+    return BoxHead("yolox", decode, _YOLOX, classes=depth - 5, threshold=0.3)
 
 
 _YOLOX = Recipe(resize="letterbox-top-left", colour="bgr", scale=1.0, pad=114)
 
 
-def yolov8(signature: Signature) -> Head | None:
+def yolov8(signature: Signature) -> BoxHead | None:
     """(1, 4 + C + X, N) or its transpose: centre, size in input pixels, class scores, extras (ultralytics).
 
     Extras: 32 mask coefficients where there are prototypes; the points of a pose and the angle of turned boxes where
@@ -97,10 +98,10 @@ def yolov8(signature: Signature) -> Head | None:
         more = extras.of(chosen[4 + classes :].T, scale)
         return Candidates(from_centres(chosen[:4].T) * scale, best[places], kinds, more)
 
-    return replace(extras.fitted(Head("yolov8", decode, LETTERBOX, classes=classes, iou=0.7)), family=extras.family)
+    return replace(extras.fitted(BoxHead("yolov8", decode, LETTERBOX, classes=classes, iou=0.7)), family=extras.family)
 
 
-def end2end(signature: Signature) -> Head | None:
+def end2end(signature: Signature) -> BoxHead | None:
     """Boxes that the graph has already chosen: (1, N, 6 + X) or (N, 7), corners in input pixels.
 
     Six values: left, top, right, bottom, score, class (YOLOv10, YOLO26, ultralytics `nms=True`), and extras as
@@ -129,7 +130,7 @@ def end2end(signature: Signature) -> Head | None:
         more = None if seven else extras.of(table[keep, 6:], scale)
         return Candidates(chosen * scale, table[keep, score], table[keep, kind].astype(np.int64), more)
 
-    return extras.fitted(Head("end2end", decode, LETTERBOX, overlapping=False, joined=seven))
+    return extras.fitted(BoxHead("end2end", decode, LETTERBOX, overlapping=False, joined=seven))
 
 
 def _to_pixels(sample: Array, signature: Signature) -> Array:
@@ -168,7 +169,7 @@ class Extras:
         found: Array = np.concatenate([places, sure], axis=2)
         return found.reshape(-1, 3 * self.points)
 
-    def fitted(self, head: Head) -> Head:
+    def fitted(self, head: BoxHead) -> BoxHead:
         """The head with what its boxes can become."""
         if self.prototypes:
             return replace(head, prototypes=self.prototypes, shapes=("mask", "rectangle"))
@@ -210,7 +211,7 @@ def _fits(depth: int, fixed: int, classes: int | None) -> bool:
 
 def _objectness_head(
     family: str, signature: Signature, name: str, classes: int, recipe: Recipe, note: str, extras: Extras = _NONE
-) -> Head:
+) -> BoxHead:
     scale = _to_pixels(signature.outputs[name][0, :, :4], signature)
 
     def decode(outputs: Outputs, floor: float) -> Candidates:
@@ -220,7 +221,7 @@ def _objectness_head(
         return Candidates(from_centres(rows[:, :4]) * scale, scores, kinds, more)
 
     threshold = 0.3 if family == "yolox" else 0.25
-    return extras.fitted(Head(family, decode, recipe, classes=classes, threshold=threshold, note=note))
+    return extras.fitted(BoxHead(family, decode, recipe, classes=classes, threshold=threshold, note=note))
 
 
 def _by_objectness(table: Array, floor: float) -> tuple[Array, Array, Array, Array]:
