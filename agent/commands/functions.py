@@ -29,12 +29,13 @@ def command() -> None:
 @click.option("--public", is_flag=True, help="For everybody on the server; takes an administrator.")
 @_JSON
 @_CONFIG
-def register(models: tuple[str, ...], public: bool, as_json: bool, config: Path) -> None:
+def register(models: tuple[str, ...], public: bool, as_json: bool, config: Path) -> int:
     """Make a function for each model of the queue, or for those named; what is there already stays.
 
-    They are yours, or of the [cvat] organization. A service that runs serves them a moment later.
+    They are yours, or of the [cvat] organization. A service that runs serves them a moment later. A model that cannot
+    be loaded, or has a function that does not fit, does not keep the others from having theirs; the exit code is 4.
     """
-    _run(config, as_json, lambda registrar: registrar.register(models, public=public))
+    return _run(config, as_json, lambda registrar: registrar.register(models, public=public))
 
 
 @command.command("list")
@@ -57,9 +58,10 @@ def delete(models: tuple[str, ...], everything: bool, as_json: bool, config: Pat
     _run(config, as_json, lambda registrar: registrar.delete(models))
 
 
-def _run(config: Path, as_json: bool, work: Callable[[Registrar], Iterable[FunctionRecord]]) -> None:
+def _run(config: Path, as_json: bool, work: Callable[[Registrar], Iterable[FunctionRecord]]) -> int:
     from dataclasses import asdict
 
+    from agent.errors import ModelError
     from agent.functions.registration import open_registrar
     from agent.settings.service import load_config
 
@@ -67,7 +69,9 @@ def _run(config: Path, as_json: bool, work: Callable[[Registrar], Iterable[Funct
     with open_registrar(settings) as registrar:
         for record in work(registrar):
             records.append(record)
-            if not as_json:
+            if record.status == "failed":
+                click.echo(f"Error: model {record.model}: {record.text}", err=True)
+            elif not as_json:
                 click.echo(f"{record.model}: {_sentence(record)}")
     if as_json:
         click.echo(json.dumps([asdict(record) for record in records], indent=2))
@@ -75,6 +79,7 @@ def _run(config: Path, as_json: bool, work: Callable[[Registrar], Iterable[Funct
         click.echo("no model of service.toml is for the queue, and none is remembered", err=True)
     elif any(record.status == "created" for record in records):
         click.echo(_next_step(settings), err=True)
+    return ModelError.exit_code if any(record.status == "failed" for record in records) else 0
 
 
 _SENTENCES = {

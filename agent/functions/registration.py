@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from agent.cvat.functions_api import create_function, delete_function, get_function
 from agent.cvat.session import Session, open_session
-from agent.errors import ConfigError, ServerRefused
+from agent.errors import ConfigError, ModelError, ServerRefused
 from agent.functions.bodies import KINDS, NotCompatible, check_compatible, function_body
 from agent.functions.ids import FunctionIds, state_folder
 from agent.models.descriptions import Description
@@ -28,7 +29,7 @@ class FunctionRecord:
     model: str
     function: int | None
     status: str
-    """created, there, gone, deleted, none, refused, left out (no such kind), left over (of no model any more)."""
+    """created, there, gone, deleted, none, refused, failed, left out (no such kind), left over (of no model any more)."""
     text: str = ""
     """What else there is to say."""
 
@@ -42,14 +43,20 @@ class Registrar:
         self._ids = FunctionIds(state_folder(config), session)
 
     def register(self, names: Sequence[str] = (), *, public: bool = False) -> Iterator[FunctionRecord]:
-        """Makes a function for each model that has none. NotCompatible where one is there that does not fit."""
+        """Makes a function for each model that has none.
+
+        Failed are models that cannot be loaded, or whose function is there and does not fit; the others are made.
+        """
         for settings in self._chosen(names):
-            description = self._describe(settings.id)
-            if description.kind not in KINDS:
-                text = f"CVAT knows no native function of the kind {description.kind}"
-                yield FunctionRecord(settings.id, None, "left out", text)
-                continue
-            yield self._registered(settings, description, public)
+            try:
+                description = self._describe(settings.id)
+                if description.kind in KINDS:
+                    yield self._registered(settings, description, public)
+                else:
+                    text = f"CVAT knows no native function of the kind {description.kind}"
+                    yield FunctionRecord(settings.id, None, "left out", text)
+            except ModelError as error:
+                yield FunctionRecord(settings.id, self._ids.of(settings), "failed", str(error))
 
     def _registered(self, settings: ModelSettings, description: Description, public: bool) -> FunctionRecord:
         known = self._ids.of(settings)
@@ -63,17 +70,27 @@ class Registrar:
                     if settings.function_id is not None
                     else f"`cvat-sidecar functions delete {settings.id}`, and register again"
                 )
-                raise NotCompatible(f"model {settings.id}: {error}; {again}") from error
+                raise NotCompatible(f"{error}; {again}") from error
             return FunctionRecord(settings.id, known, "there", str(found.get("name", "")))
         if settings.function_id is not None:
             raise ConfigError(
                 f"models {settings.id!r}: function_id: got {settings.function_id}, there is no such function;"
                 " take the key out to have one made"
             )
-        made = create_function(self._session, function_body(settings, description, public=public))
+        made = self._made(function_body(settings, description, public=public))
         self._ids.remember(settings.id, int(made["id"]))
         gone = f"it takes the place of function {known}, which was gone" if known is not None else ""
         return FunctionRecord(settings.id, int(made["id"]), "created", gone)
+
+    def _made(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            return create_function(self._session, body)
+        except ServerRefused as error:
+            organization = self._session.settings.organization
+            if error.status != 403 or not organization or body["visibility"] == "public":
+                raise
+            text = f"this user may not make functions in the organization {organization!r}: supervisors and above may"
+            raise ServerRefused(f"{self._session.url}: {text}", status=403, by_api=error.by_api) from error
 
     def listed(self) -> Iterator[FunctionRecord]:
         """How the functions stand; models are not loaded for it."""

@@ -227,6 +227,27 @@ def test_a_function_that_service_toml_names(sandbox, place):
     assert "function_id: got 99, there is no such function" in place.run("register", code=2)
 
 
+def test_a_model_that_cannot_be_loaded_keeps_no_other_from_its_function(sandbox, place):
+    place.write(sandbox.url)
+    (place.folder / "detector.py").write_text("import what_is_not_there")
+    said = place.run("register", code=4)
+    assert "Error: model detector: " in said and "what_is_not_there" in said
+    assert rows(place.run("list")) == [
+        ("detector", None, "none"),
+        ("interactor", 1, "there"),
+        ("tracker", 2, "there"),
+    ]
+
+
+def test_a_worker_of_an_organization_reads_who_may_make_functions(sandbox, place):
+    with Client(sandbox, "alice", "secret") as alice:
+        alice.post("/api/organizations", json={"slug": "team"})
+        alice.http.headers["X-Organization"] = "team"
+        alice.post("/api/invitations", json={"email": "bot@example.com", "role": "worker"})
+    place.write(sandbox.url, organization="team")
+    assert "this user may not make functions in the organization 'team': supervisors" in place.run("register", code=3)
+
+
 def test_models_of_other_doors_are_left_out(sandbox, place):
     place.write(sandbox.url, {"detector": 'doors = ["gateway"]', "tracker": 'name = "Follows"'})
     (row,) = place.run("register")
