@@ -61,20 +61,22 @@ def command(config: Path, load: bool, try_call: bool, timeout: float, as_json: b
 
 
 class _Printer:
-    """Prints lines as they come; what is the same of several models, one after the other, is one line."""
+    """Prints lines as they come; what is skipped for one reason, or fails alike for several models, is one line."""
 
     def __init__(self) -> None:
         self._held: Line | None = None
+        self._kind = ""
 
     def add(self, line: Line) -> None:
         kind, _, of = line.check.partition(" ")
-        held = self._held
-        if held is not None and held.check.partition(" ")[0] == kind and held.finding == line.finding:
-            self._held = replace(held, check=f"{held.check}, {of}")
+        state, held = line.finding.state, self._held
+        if held is not None and held.finding == line.finding and (state == "skipped" or kind == self._kind):
+            self._held = replace(held, check=f"{held.check}, {of if kind == self._kind else line.check}")
+            self._kind = kind
             return
         self.flush()
-        if of and line.finding.state in ("skipped", "failed"):
-            self._held = line
+        if state == "skipped" or (of and state == "failed"):
+            self._held, self._kind = line, kind
         else:
             click.echo(line)
 

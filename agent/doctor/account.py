@@ -73,7 +73,8 @@ def _lifetime(token: dict[str, Any]) -> Finding:
         return ok("the token may write, and does not expire")
     days = (datetime.fromisoformat(until) - datetime.now(UTC)).total_seconds() / 86400
     if days < DAYS:
-        return warning(f"the token ends in {days:.0f} days", "make another on CVAT's profile page")
+        left = f"in {counted(int(days), 'day')}" if days >= 1 else f"within a day, at {until}"
+        return warning(f"the token ends {left}", "make another on CVAT's profile page")
     return ok(f"the token may write, for {days:.0f} days")
 
 

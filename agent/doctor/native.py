@@ -7,6 +7,7 @@ from functools import partial
 from agent.cvat.functions_api import get_function
 from agent.doctor.account import ORGANIZATION
 from agent.doctor.findings import Check, Finding, failed, ok, skipped, warning
+from agent.doctor.machine import STATE
 from agent.doctor.patient import Patient
 from agent.errors import ServerRefused
 from agent.functions.bodies import KINDS, NotCompatible, check_compatible
@@ -22,7 +23,10 @@ def checks(config: Config) -> list[Check]:
     models = [model for model in config.models if "queue" in model.doors]
     return [
         Check(SERVER, _server, needs=(ORGANIZATION,)),
-        *(Check(f"queue.function {model.id}", partial(_function, model=model), needs=(SERVER,)) for model in models),
+        *(
+            Check(f"queue.function {model.id}", partial(_function, model=model), needs=(STATE, SERVER))
+            for model in models
+        ),
     ]
 
 

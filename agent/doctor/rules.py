@@ -121,7 +121,8 @@ def _labels(patient: Patient, model: ModelSettings, queries: list[dict[str, Any]
         return skipped("this user sees no task to hold the labels against")
     if bad:
         say = failed if rule is not None and not good else warning
-        mend = f"{patient.command(f'labels match --task {bad[0][0]} --model {model.id}')} shows it label by label"
+        shown = patient.command(f"labels match --task {bad[0][0]} --model {model.id}")
+        mend = f"{shown} shows it label by label; in service.toml a label_map says which is which"
         return say(f"{len(bad)} of {seen} tasks have no place for its labels; task {bad[0][0]}: {bad[0][1]}", mend)
     return ok(f"labels with a place: {'; '.join(good)}")
 

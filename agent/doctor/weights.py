@@ -21,14 +21,18 @@ def look_at_files(patient: Patient, model: ModelSettings) -> Finding:
     reference = parse_reference(model.model)
     if is_composition(model):
         return _of_parts(patient, model)
-    for name in FILE_OPTIONS.get(reference.scheme, ()):
-        if isinstance(value := model.options.get(name), str) and (missing := _missing(value)):
+    named = [(name, model.options.get(name)) for name in FILE_OPTIONS.get(reference.scheme, ())]
+    files = [(name, value) for name, value in named if isinstance(value, str)]
+    for name, value in files:
+        if missing := _missing(value):
             return failed(f"{name}: {missing[0]}", missing[1])
     if reference.scheme == "hf" and not _is_path(reference.name):
         return _on_the_hub(patient, model, reference.name)
     if reference.scheme == "local" or (reference.scheme in ("hf", "cvat") and _is_path(reference.name)):
         missing = _missing(reference.name)
         return failed(*missing) if missing else ok(f"{reference.name} is there, and can be read")
+    if files:
+        return ok(f"{' and '.join(value for _, value in files)}: there, and can be read")
     return skipped(f"{reference.scheme}: needs no files of its own")
 
 

@@ -226,6 +226,11 @@ def test_a_tracker_whose_files_are_missing(tmp_path):
     found = of(tmp_path, "opencv:nano", model=options)
     assert failed(found) == {"models.files face"}
     assert "head: there is no" in found["models.files face"]
+    (tmp_path / "head.onnx").write_bytes(b"x")
+    assert (
+        f"{tmp_path}/head.onnx: there, and can be read"
+        in of(tmp_path, "opencv:nano", model=options)["models.files face"]
+    )
 
 
 @pytest.mark.parametrize(
