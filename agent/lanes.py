@@ -22,7 +22,8 @@ class Lane:
         self._taken = 0
         self._closed = False
         self._changed = threading.Condition()
-        self._hungry: list[Callable[[], None]] = []
+        self._hungry: dict[Callable[[], None], None] = {}
+        """In the order in which they came."""
 
     @property
     def taken(self) -> int:
@@ -39,12 +40,15 @@ class Lane:
             return Claim(self)
 
     def when_free(self, act: Callable[[], None]) -> None:
-        """Calls `act` once, soon after a place has come free, or at once where one is; it must not wait."""
+        """Calls `act` once, soon after a place has come free, or at once where one is; it must not wait.
+
+        Who asks again before that is called once all the same.
+        """
         with self._changed:
             if self._closed:
                 return
             if self._taken >= self.places:
-                self._hungry.append(act)
+                self._hungry[act] = None
                 return
         act()
 
@@ -52,7 +56,7 @@ class Lane:
         """No more claims; what is at work goes on."""
         with self._changed:
             self._closed = True
-            self._hungry = []
+            self._hungry = {}
             self._changed.notify_all()
 
     def join(self, timeout: float) -> bool:
@@ -80,7 +84,7 @@ class Lane:
     def _release(self) -> None:
         with self._changed:
             self._taken -= 1
-            acts, self._hungry = self._hungry, []
+            acts, self._hungry = self._hungry, {}
             self._changed.notify_all()
         for act in acts:
             try:

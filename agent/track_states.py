@@ -37,6 +37,11 @@ CREATE TABLE IF NOT EXISTS states (
 CREATE INDEX IF NOT EXISTS states_used ON states (used);
 CREATE TABLE IF NOT EXISTS place (id TEXT NOT NULL);
 """
+_TOO_MUCH = """
+DELETE FROM states WHERE name IN (
+    SELECT name FROM (SELECT name, sum(size) OVER (ORDER BY used DESC, name) AS with_newer FROM states)
+    WHERE with_newer > ?)
+"""
 _LATER = {"step": "INTEGER NOT NULL DEFAULT 0", "seen": "TEXT", "answer": "TEXT"}
 """Columns that files of old do not have."""
 _NAME = re.compile(r"([0-9a-f]{8})-[A-Za-z0-9_-]{24}")
@@ -63,13 +68,13 @@ class TrackStates:
     """
 
     def __init__(self, file: Path, *, clock: Callable[[], float] = time.time, limit: int = LIMIT) -> None:
-        self._clock, self._limit = clock, limit
+        self._file, self._clock, self._limit = file, clock, limit
         self._lock = threading.Lock()
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             self._db, self._place = _open(file)
         except (OSError, sqlite3.Error) as error:
-            raise ConfigError(f"tracking states: cannot use {file}: {error}") from error
+            raise self._unusable(error) from error
 
     def add(self, scope: str, states: Sequence[bytes]) -> list[str]:
         """Names for new states. `scope` is what they are good for: the model, its version, the task, the size."""
@@ -81,7 +86,7 @@ class TrackStates:
 
     def get(self, scope: str, names: Sequence[str]) -> list[Kept]:
         """What is kept under these names; BadRequest for one that is unknown, expired, or of something else."""
-        with self._lock, closing(self._db.cursor()) as db:
+        with self._lock, self._told(), closing(self._db.cursor()) as db:
             return [self._find(db, scope, name) for name in names]
 
     def step(self, scope: str, seen: str, taken: Mapping[str, tuple[Kept, bytes, Shape | None]]) -> dict[str, Kept]:
@@ -101,17 +106,9 @@ class TrackStates:
 
     def sweep(self) -> int:
         """Forgets what has expired, and the oldest while there is too much; how many went."""
-        with self._lock, closing(self._db.cursor()) as db:
-            gone = db.execute("DELETE FROM states WHERE used < ?", (self._clock() - LIFETIME,)).rowcount
-            (total,) = db.execute("SELECT coalesce(sum(size), 0) FROM states").fetchone()
-            if total <= self._limit:
-                return gone
-            for name, size in db.execute("SELECT name, size FROM states ORDER BY used").fetchall():
-                db.execute("DELETE FROM states WHERE name = ?", (name,))
-                gone, total = gone + 1, total - size
-                if total <= self._limit:
-                    break
-            return gone
+        with self._change() as db:
+            expired = db.execute("DELETE FROM states WHERE used < ?", (self._clock() - LIFETIME,)).rowcount
+            return expired + db.execute(_TOO_MUCH, (self._limit,)).rowcount
 
     def close(self) -> None:
         with self._lock:
@@ -142,14 +139,27 @@ class TrackStates:
 
     @contextmanager
     def _change(self) -> Iterator[sqlite3.Cursor]:
-        with self._lock, closing(self._db.cursor()) as db:
+        with self._lock, self._told(), closing(self._db.cursor()) as db:
             db.execute("BEGIN IMMEDIATE")
             try:
                 yield db
                 db.execute("COMMIT")
             except BaseException:
-                db.execute("ROLLBACK")
+                # SQLite itself may have rolled back, where the disk is full.
+                if self._db.in_transaction:
+                    db.execute("ROLLBACK")
                 raise
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """A full disk or a locked file is nobody's defect, and is said as what it is."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: Exception) -> ConfigError:
+        return ConfigError(f"tracking states: cannot use {self._file}: {error}")
 
 
 def _open(file: Path) -> tuple[sqlite3.Connection, str]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import threading
 import weakref
-from collections import deque
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,7 +32,8 @@ class Buffers:
         self._keep = keep
         # Arrays end wherever their last reader drops them, also within `empty` in the same thread.
         self._lock = threading.RLock()
-        self._free: deque[NDArray[np.uint8]] = deque()
+        self._free: dict[int, NDArray[np.uint8]] = {}
+        """By their ids, the oldest first."""
         self._kept = 0
 
     @property
@@ -54,19 +54,19 @@ class Buffers:
 
     def _take(self, size: int) -> NDArray[np.uint8]:
         with self._lock:
-            for block in self._free:
+            for block in list(self._free.values()):  # others may come while we look
                 if block.nbytes == size:
-                    self._free = deque(other for other in self._free if other is not block)
+                    del self._free[id(block)]
                     self._kept -= size
                     return block
         return np.empty(size, np.uint8)
 
     def _give(self, block: NDArray[np.uint8]) -> None:
         with self._lock:
-            self._free.append(block)
+            self._free[id(block)] = block
             self._kept += block.nbytes
             while self._kept > self._keep:  # of sizes that nobody asks for any more, the oldest go first
-                self._kept -= self._free.popleft().nbytes
+                self._kept -= self._free.pop(next(iter(self._free))).nbytes
 
 
 BUFFERS = Buffers()

@@ -43,7 +43,9 @@ class OpenDoors:
     def __init__(self, shared: Shared, makers: Mapping[str, MakeDoor] | None = None) -> None:
         self._shared, self._makers = shared, makers
         self._doors: dict[str, Door] = {}
-        self._lock = threading.Lock()
+        self._end: str | None = None
+        """What the doors were told last, `drain` or `close`: no other may open any more."""
+        self._lock, self._opening = threading.Lock(), threading.Lock()
 
     def all(self) -> list[Door]:
         with self._lock:
@@ -63,13 +65,17 @@ class OpenDoors:
                 door.close()
             raise
         with self._lock:
-            self._doors[name] = door
+            self._doors[name], end = door, self._end
         log.info("door %s: open; %s", name, health_of(door).text)
+        if end is not None:
+            _try(door, end)  # the others were told so while this one opened
 
     def follow(self, config: Config) -> None:
         """Tells the doors that service.toml is another one; opens those that came, closes those that went."""
         wanted = wanted_doors(config)
         with self._lock:
+            if self._end is not None:
+                return
             going = [self._doors.pop(name) for name in list(self._doors) if name not in wanted]
             staying = dict(self._doors)
         for door in going:
@@ -81,23 +87,24 @@ class OpenDoors:
 
     def open_missing(self) -> None:
         """Opens what service.toml names and is not open; what cannot be now, may be later: a port can come free."""
-        with self._lock:
-            missing = [name for name in wanted_doors(self._shared.config) if name not in self._doors]
-        for name in missing:
-            try:
-                self.open(name)
-            except SidecarError as error:
-                log.error("door %s: it stays shut: %s", name, error)
+        with self._opening:  # one that two threads miss is opened once
+            for name in wanted_doors(self._shared.config):
+                if self._end is not None or self.get(name) is not None:
+                    continue
+                try:
+                    self.open(name)
+                except SidecarError as error:
+                    log.error("door %s: it stays shut: %s", name, error)
 
     def drain(self) -> None:
         """Nothing new comes in; what is held goes on."""
-        for door in self.all():
+        for door in self._told("drain"):
             _try(door, "drain")
 
     def close(self) -> None:
         """Closes all at once; a door that does not come back is left to itself."""
         closing = []
-        for door in self.all():
+        for door in self._told("close"):
             thread = threading.Thread(target=_try, args=(door, "close"), name=f"close-{door.name}", daemon=True)
             thread.start()
             closing.append((door, thread))
@@ -107,14 +114,25 @@ class OpenDoors:
             if thread.is_alive():
                 log.warning("door %s: not closed after %.0f s, left to itself", door.name, PATIENCE)
 
+    def _told(self, end: str) -> list[Door]:
+        """The doors that are to hear it; those that open from now on hear it by themselves."""
+        with self._lock:
+            self._end = end
+            return list(self._doors.values())
+
     def _retire(self, door: Door) -> None:
         """Closes a door that service.toml does not name any more, once what came in by it has ended."""
         _try(door, "drain")
         end = time.monotonic() + self._shared.config.service.grace_seconds
-        while time.monotonic() < end and any(r.door == door.name for r in self._shared.activity.running()):
+        while time.monotonic() < end and self._holds(door):
             if self._shared.stop.wait(LOOK_SECONDS):
                 break
         _try(door, "close")
+
+    def _holds(self, door: Door) -> bool:
+        """Whether something that came in by the door has not ended."""
+        at_work = any(record.door == door.name for record in self._shared.activity.running())
+        return at_work or bool(getattr(door, "busy", False))
 
 
 def _maker(name: str) -> MakeDoor:

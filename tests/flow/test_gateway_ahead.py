@@ -203,6 +203,22 @@ def test_a_cancelled_request_is_read_no_further():
         assert stage.call("finder", {"image": image_of(picture_bytes(7))}).json()[0]["points"][0] == 7
 
 
+def test_batches_of_a_cancelled_request_that_wait_for_the_model_are_not_begun():
+    finder = Watched(batch_size=2)
+    with placed(finder) as (stage, client):
+        stage.gateway.ahead.check_seconds = 0.05
+        task = client.task(pictures(range(40)))
+        finder.gate.clear()
+        made = client.post("/api/lambda/requests", json={"function": "finder", "task": task}).json()
+        until(finder.began.is_set, "the first call never came")
+        until(lambda: stage.shared.pool.record("finder").depth >= 2, "nothing was read ahead")
+        assert client.delete(f"/api/lambda/requests/{made['id']}").status_code == 204
+        nothing_is_left(stage)
+        finder.gate.set()
+        assert stage.call("finder", {"image": image_of(picture_bytes(7))}).json()[0]["points"][0] == 7
+        assert len(finder.batches) == 2, "the call that was in the model, and this one"
+
+
 def test_cancelled_on_the_page_it_is_cancelled_in_cvat():
     finder = Watched(batch_size=2)
     with placed(finder) as (stage, client):

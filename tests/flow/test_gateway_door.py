@@ -129,6 +129,13 @@ def test_a_drained_gateway_ends_what_it_has_begun():
         assert held.result(20).status_code == 200
 
 
+def test_a_drained_gateway_stays_so_although_settings_come():
+    with staged({"finder": Watched()}) as stage:
+        stage.gateway.drain()
+        stage.gateway.reload()
+        refused(stage.call("finder", GOOD), 503, "the service ends")
+
+
 def test_a_drained_gateway_goes_on_with_what_cvat_is_in_the_middle_of(monkeypatch):
     with staged({"finder": Watched(), "other": Watched()}) as stage:
         assert stage.call("finder", GOOD).status_code == 200

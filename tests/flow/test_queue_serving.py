@@ -136,6 +136,16 @@ def test_retry_after_is_kept(sandbox, task):
         served.door.close()
 
 
+def test_a_server_that_allows_to_come_back_at_once_is_left_alone_all_the_same(sandbox):
+    with serving(sandbox, {"finder": Finder()}, start=False) as served:
+        struck = sandbox.faults.add(method="POST", path=ACQUIRE, status=429, headers={"Retry-After": "0"}, count=None)
+        served.door.start()
+        until(lambda: struck.struck)
+        time.sleep(2)
+        assert struck.struck <= 4
+        served.door.close()
+
+
 def test_a_lost_assignment_comes_again_when_its_time_is_over(sandbox, task):
     """The server gave it to us, and we never heard of it."""
     sandbox.state.lease_seconds = 0.5

@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from agent.errors import ConfigError, ModelLoadFailed
 from agent.process.lifetime import GIVEN_UP, Signals, run_until_stopped
+from agent.process.open_doors import OpenDoors
 from agent.process.service import Service
 from agent.settings.service import load_config
 from tests.support.service import SmallDoor, refusing, running, written
@@ -262,6 +263,57 @@ class TestReadingAgain:
         while "close" not in service.door.heard:
             assert time.monotonic() < end
             time.sleep(0.01)
+
+    def test_a_door_that_goes_waits_for_what_it_is_in_the_middle_of(self, service):
+        self.change(service, ("[queue]", "[gateway]"))
+        service.door.busy = True
+        assert service.service.reload()
+        time.sleep(0.5)
+        assert service.door.heard == ["start", "drain"]
+        service.door.busy = False
+        end = time.monotonic() + 10
+        while "close" not in service.door.heard:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+
+    @pytest.mark.parametrize("ends", ["drain", "close"])
+    def test_a_door_that_opens_while_the_service_ends_takes_nothing(self, tmp_path, load, ends):
+        opening, opened = threading.Event(), threading.Event()
+
+        def prepare(door):
+            if door.name == "gateway":
+                door.start = lambda: (opening.set(), opened.wait(20))
+
+        with running(written(tmp_path), load=load, prepare=prepare) as service:
+            self.change(service, ("[queue]", "[queue]\n[gateway]"))
+            reading = threading.Thread(target=service.service.reload)
+            reading.start()
+            assert opening.wait(10)
+            getattr(service.service, ends)()
+            opened.set()
+            reading.join(10)
+            assert service.doors["gateway"].heard == [ends]
+            self.change(service, ("[gateway]", '[[rules]]\nname = "r"\nmodel = "faces"'))
+            service.service.reload()
+            assert "watch" not in service.doors, "nothing opens any more"
+            assert "reload" not in service.door.heard[2:]
+
+    def test_a_door_that_two_threads_miss_is_opened_once(self, service):
+        made, slow = [], threading.Event()
+
+        def make(shared):
+            made.append(SmallDoor(shared))
+            slow.wait(0.3)
+            return made[-1]
+
+        doors = OpenDoors(service.shared, {"queue": make})
+        threads = [threading.Thread(target=doors.open_missing) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(10)
+        assert len(made) == 1
+        assert doors.all() == made
 
     def test_a_door_that_does_not_open_is_told_and_keeps_it_from_being_ready(self, tmp_path, load, caplog):
         def prepare(door):

@@ -182,6 +182,23 @@ def test_who_is_hungry_hears_of_the_next_place(lane):
     assert heard.is_set(), "there is one already"
 
 
+def test_who_asks_again_and_again_is_told_once(lane):
+    """A rule looks every so many seconds, and a lane may be full for hours."""
+    told, claims = [], [lane.claim(), lane.claim()]
+
+    class Hungry:
+        def tell(self):
+            told.append(self)
+
+    one, other = Hungry(), Hungry()
+    for _ in range(50):
+        lane.when_free(one.tell)
+        lane.when_free(other.tell)
+    for claim in claims:
+        claim.release()
+    assert told == [one, other]
+
+
 def test_who_fails_when_told_of_a_place_does_not_cost_others_theirs(lane, caplog):
     claims, heard = [lane.claim(), lane.claim()], threading.Event()
     lane.when_free(lambda: 1 // 0)

@@ -190,6 +190,16 @@ class TestStates:
         assert kept(states, "here", [name]) == [b"x"]
         put(states, "here", name, b"z")
 
+    def test_a_full_disk_is_told_and_leaves_the_file_usable(self, states):
+        (name,) = states.add("here", [b"x"])
+        (pages,) = states._db.execute("PRAGMA page_count").fetchone()
+        states._db.execute(f"PRAGMA max_page_count={pages}")
+        with pytest.raises(ConfigError, match=r"tracking states: cannot use .* full"):
+            states.add("here", [bytes(10**6)])
+        assert kept(states, "here", [name]) == [b"x"]
+        states._db.execute(f"PRAGMA max_page_count={pages * 1000}")
+        assert states.add("here", [bytes(10**6)])
+
     def test_a_file_that_cannot_be_used_is_one_line(self, tmp_path):
         (tmp_path / "broken.sqlite3").write_bytes(b"this is no database" * 100)
         (tmp_path / "file").write_text("")

@@ -120,7 +120,8 @@ class Gateway:
         lane = before[0].lane if before[0] is not None else None
         if lane is None or lane.places != settings.concurrency:
             lane = Lane("gateway", settings.concurrency)
-        self._rules = Rules(settings, access, lane, direct)
+        # A gateway that was drained stays so.
+        self._rules = Rules(settings, access, lane, direct, open=before[0] is None or before[0].open)
         self._ports = {model: port for port, model in direct.items()}
         try:
             self._listen([(settings.host, port) for port in (settings.port, *direct)])

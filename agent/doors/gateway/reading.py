@@ -153,7 +153,8 @@ class Reading:
         if self._full or self._read_all or soon:
             batch, self._batch = self._batch, []
             self._running += 1
-            future = hosted.host.submit([frame for frame, _ in batch], self.detecting.context, BATCH)
+            frames = [frame for frame, _ in batch]
+            future = hosted.host.submit(frames, self.detecting.context, BATCH, lambda: not self._stop.is_set())
             future.add_done_callback(lambda done: self._done.put((batch, done)))
 
     # ----------------------------------------------------------------- answers

@@ -15,7 +15,7 @@ from agent.doors.queue.bell import Bell
 from agent.doors.queue.held import Held, Workplace
 from agent.doors.queue.promise import Promise
 from agent.doors.queue.watcher import Watcher
-from agent.errors import ServerError, ServerRefused, ServerUnavailable, SidecarError
+from agent.errors import RequestCancelled, ServerError, ServerRefused, ServerUnavailable, SidecarError
 from agent.models.descriptions import Description
 
 log = logging.getLogger(__name__)
@@ -107,7 +107,8 @@ class FunctionServer:
                 self._watcher.close(0)
                 return
             except SidecarError as error:
-                self._recover(error)
+                if not self._leaving.is_set():
+                    self._recover(error)
                 continue
             except Exception:  # the thread must live on
                 log.exception("function %d: asking for work broke off", self.queue.function)
@@ -163,11 +164,15 @@ class FunctionServer:
         description = record.description
         if description is None or record.status == "failed":
             # Nothing is acquired for a model that cannot be loaded: another agent may have it.
-            with self._place.shared.pool.use(self.model) as hosted:
+            with self._place.shared.pool.use(self.model, self._check) as hosted:
                 description = Description.of(hosted.loaded)
         promise = self._promise = Promise.of(self.model, function, description)
         log.info("model %s serves function %d (%s)", self.model, self.queue.function, function.get("name"))
         return promise
+
+    def _check(self) -> None:
+        if self._leaving.is_set():
+            raise RequestCancelled("the function is not served any more")
 
     def _recover(self, error: SidecarError) -> None:
         """Waits for as long as an error is worth. FunctionGone cannot be recovered from, and does not come here."""
@@ -176,7 +181,10 @@ class FunctionServer:
         if isinstance(error, ServerUnavailable):
             self._place.reach.failed(self.queue.function, error)
             self._state = _State(False, self._place.reach.trouble)
-            pause = error.retry_after if error.retry_after is not None else pause * (0.5 + self._jitter() / 2)
+            pause = pause * (0.5 + self._jitter() / 2)
+            if error.retry_after is not None:
+                # At 0 seconds, which some proxies say, we would ask without end.
+                pause = max(pause, error.retry_after + FIRST_PAUSE * self._jitter())
         elif isinstance(error, ServerError):
             self._state = _State(False, _refusal(error))
             pause = max(pause, self._poll_seconds())

@@ -85,6 +85,9 @@ class Looker:
             self._looking = False
             raise
 
+    def _go_on(self) -> None:
+        self.look(fresh=False)
+
     def freed(self) -> None:
         """Somebody has put a job down, which may be one that we could not have."""
         self._frees += 1
@@ -181,7 +184,7 @@ class Looker:
                     self._backlog.appendleft(candidate)
                     self.starved = True
                     # Others work in the lane too, and do not tell us when they end.
-                    self._place.shared.lanes.batch.when_free(lambda: self.look(fresh=False))
+                    self._place.shared.lanes.batch.when_free(self._go_on)
                     break
             except HeldElsewhere:
                 held.append(candidate)

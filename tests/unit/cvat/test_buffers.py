@@ -1,6 +1,7 @@
 """Memory for decoded pictures."""
 
 import io
+import sys
 import threading
 
 import numpy as np
@@ -75,6 +76,27 @@ def test_small_pictures_are_not_its_business():
     side = int((SMALL / 3) ** 0.5) - 1
     buffers.empty(side, side)
     assert buffers.kept == 0
+
+
+def test_memory_that_comes_back_while_one_looks_for_some():
+    """The interpreter may collect cycles, and arrays in them, between any two steps of the search."""
+    buffers = Buffers()
+    held = [buffers.empty(HEIGHT + 40 * number, WIDTH) for number in range(20)]
+    for _ in range(10):
+        held.pop(0)
+
+    def drop(frame, event, arg):
+        if held and frame.f_code.co_name in ("_take", "<genexpr>"):
+            held.pop()
+        return drop
+
+    sys.settrace(drop)
+    try:
+        found = buffers.empty(HEIGHT + 40 * 9, WIDTH)
+    finally:
+        sys.settrace(None)
+    assert found.shape == (HEIGHT + 40 * 9, WIDTH, 3)
+    assert held == []
 
 
 def test_threads_get_memory_of_their_own():
