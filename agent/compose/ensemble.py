@@ -28,6 +28,7 @@ class Ensemble:
     ) -> None:
         self._parts = parts.detectors(of, "of", 2)
         self._method, self._iou = method, iou
+        self._known = [{label.name for label in part.labels} for part in self._parts]
         self.close = parts.close
         self.labels = joint_labels(self._parts)
         self.batch_size = max(part.loaded.batch_size for part in self._parts)
@@ -40,7 +41,7 @@ class Ensemble:
         found = [wait() for wait in waiting]
         weights = [part.weight for part in self._parts]
         return [
-            fuse(groups, self._method, self._iou, weights, least=context.threshold)
+            fuse(groups, self._method, self._iou, weights, known=self._known, least=context.threshold)
             for groups in zip(*found, strict=True)
         ]
 

@@ -39,6 +39,7 @@ class Flips:
             (scale, flip) for scale in dict.fromkeys([1.0, *(scales or ())]) for flip in (False, True)[: 1 + mirror]
         ]
         self._method, self._iou = method, iou
+        self._points = {label.name: [sub.name for sub in label.sublabels] for label in self._part.labels}
         self.close = parts.close
         self.labels = list(self._part.labels)
         self.batch_size = max(1, self._part.loaded.batch_size // len(self._views))
@@ -53,7 +54,7 @@ class Flips:
         for number, frame in enumerate(frames):
             own = zip(views[number * count :], found[number * count : (number + 1) * count], self._views, strict=False)
             groups = [
-                [_back(detection, view, frame, mirror=mirror) for detection in group]
+                [_back(mirrored(d, view.width, self._points) if mirror else d, view, frame) for d in group]
                 for view, group, (_, mirror) in own
             ]
             answers.append(fuse(groups, self._method, self._iou, least=context.threshold))
@@ -70,11 +71,10 @@ def _view(frame: Frame, scale: float, mirror: bool) -> Frame:
     return Frame(frame.index, frame.name, np.ascontiguousarray(image[:, ::-1] if mirror else image))
 
 
-def _back(detection: Detection, view: Frame, frame: Frame, *, mirror: bool) -> Detection:
-    found = mirrored(detection, view.width) if mirror else detection
+def _back(detection: Detection, view: Frame, frame: Frame) -> Detection:
     if (view.width, view.height) == (frame.width, frame.height):
-        return found
-    return scaled(found, frame.width / view.width, frame.height / view.height, (frame.width, frame.height))
+        return detection
+    return scaled(detection, frame.width / view.width, frame.height / view.height, (frame.width, frame.height))
 
 
 load = Flips

@@ -7,7 +7,7 @@ ICCV 2017.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from agent.contract import Detection, Mask, Rectangle, Shape
 from agent.shapes.geometry import bounds, iou, tight
+from agent.shapes.overlap import overlap, overlaps
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,15 +33,17 @@ def fuse(
     limit: float,
     weights: Sequence[float] | None = None,
     *,
+    known: Sequence[Collection[str]] | None = None,
     least: float = 0.0,
 ) -> list[Detection]:
     """The detections of all groups, those of one label that overlap by `limit` (IoU) or more made one, best first.
 
     Tags count once, with their best score. What has neither a rectangle nor a mask is chosen among, never averaged.
-    What is below `least` in the end is left out.
+    `known` are each group's labels: who has no word for a thing is not asked whether it agrees. What is below `least`
+    in the end is left out.
     """
     weights = list(weights or [1.0] * len(groups))
-    entries = [_Entry(d, number, weights[number]) for number, group in enumerate(groups) for d in group]
+    entries = [_Entry(d, number, weights[number]) for number, group in enumerate(apart(groups)) for d in group]
     kept: list[Detection] = []
     for label in dict.fromkeys(entry.detection.label for entry in entries):
         own = [entry for entry in entries if entry.detection.label == label]
@@ -48,8 +51,21 @@ def fuse(
         if tags:
             kept.append(max((entry.detection for entry in tags), key=_score))
         if drawn:
-            kept += _METHODS[method](sorted(drawn, key=lambda e: -e.score), limit, weights)
+            asked = sum(weight for number, weight in enumerate(weights) if known is None or label in known[number])
+            kept += _METHODS[method](sorted(drawn, key=lambda e: -e.score), limit, asked)
     return sorted((one for one in kept if _score(one) >= least), key=lambda detection: -_score(detection))
+
+
+def apart(groups: Sequence[Group]) -> list[list[Detection]]:
+    """The groups, with numbers of their own for what belongs together: two models may both begin with 1."""
+    numbers: dict[tuple[int, int], int] = {}
+    return [
+        [
+            d if d.group is None else replace(d, group=numbers.setdefault((place, d.group), len(numbers) + 1))
+            for d in group
+        ]
+        for place, group in enumerate(groups)
+    ]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,36 +90,10 @@ def _score(detection: Detection) -> float:
     return 1.0 if detection.score is None else detection.score
 
 
-def overlaps(shapes: Sequence[Shape]) -> NDArray[np.float64]:
-    """(n, n) intersection over union: of masks by their pixels, of others by the upright rectangles around them."""
-    boxes = np.array([bounds(shape) for shape in shapes], dtype=np.float64).reshape(-1, 4)
-    shares = iou(boxes, boxes)
-    for i, j in np.argwhere(np.tril(shares, -1)):
-        shares[i, j] = shares[j, i] = _shared(shapes[i], shapes[j], float(shares[i, j]))
-    return shares
-
-
-def _shared(one: Shape, other: Shape, of_boxes: float) -> float:
-    """The overlap of two shapes whose boxes overlap by so much."""
-    return _mask_iou(one, other) if isinstance(one, Mask) and isinstance(other, Mask) else of_boxes
-
-
-def _mask_iou(one: Mask, other: Mask) -> float:
-    left, top = max(one.left, other.left), max(one.top, other.top)
-    right = min(one.left + one.bitmap.shape[1], other.left + other.bitmap.shape[1])
-    bottom = min(one.top + one.bitmap.shape[0], other.top + other.bitmap.shape[0])
-    if right <= left or bottom <= top:
-        return 0.0
-    parts = [m.bitmap[top - m.top : bottom - m.top, left - m.left : right - m.left] for m in (one, other)]
-    shared = int(np.count_nonzero(parts[0] & parts[1]))
-    union = int(np.count_nonzero(one.bitmap)) + int(np.count_nonzero(other.bitmap)) - shared
-    return shared / union if union else 0.0
-
-
 # ------------------------------------------------------------------- methods
 
 
-def _nms(entries: Sequence[_Entry], limit: float, weights: Sequence[float]) -> list[Detection]:
+def _nms(entries: Sequence[_Entry], limit: float, asked: float) -> list[Detection]:
     """The best of each heap."""
     shares, kept = overlaps([entry.shape for entry in entries]), list[int]()
     for number in range(len(entries)):
@@ -112,33 +102,34 @@ def _nms(entries: Sequence[_Entry], limit: float, weights: Sequence[float]) -> l
     return [entries[number].detection for number in kept]
 
 
-def _soft_nms(entries: Sequence[_Entry], limit: float, weights: Sequence[float]) -> list[Detection]:
+def _soft_nms(entries: Sequence[_Entry], limit: float, asked: float) -> list[Detection]:
     """All, with scores lowered by the overlap with better ones; equal ones (IoU from 0.95) are one."""
     shares = overlaps([entry.shape for entry in entries])
-    scores = np.array([entry.score for entry in entries])
+    left = np.ones(len(entries))
     waiting, kept = list(range(len(entries))), list[Detection]()
     while waiting:
-        best = max(waiting, key=lambda number: scores[number])
+        # Weights say whom to believe first; they are no part of the score.
+        best = max(waiting, key=lambda number: entries[number].score * left[number])
         waiting.remove(best)
-        kept.append(replace(entries[best].detection, score=float(min(1.0, scores[best]))))
+        found = entries[best].detection
+        kept.append(found if left[best] == 1 else replace(found, score=_score(found) * float(left[best])))
         for other in list(waiting):
             if shares[best, other] >= 0.95:
                 waiting.remove(other)
             elif shares[best, other] >= limit:
-                scores[other] *= math.exp(-(shares[best, other] ** 2) / SIGMA)
+                left[other] *= math.exp(-(shares[best, other] ** 2) / SIGMA)
     return kept
 
 
-def _wbf(entries: Sequence[_Entry], limit: float, weights: Sequence[float]) -> list[Detection]:
+def _wbf(entries: Sequence[_Entry], limit: float, asked: float) -> list[Detection]:
     """One for each heap: sides weighted by score, and a score that counts how many of the sources agree."""
     heaps: list[list[_Entry]] = []
     fused: list[Shape] = []
     boxes = np.zeros((len(entries), 4))
     for entry in entries:
-        own = np.array([bounds(entry.shape)])
-        shares = iou(own, boxes[: len(fused)])[0]
+        shares = iou(np.array([bounds(entry.shape)]), boxes[: len(fused)])[0]
         for number in np.flatnonzero(shares):
-            shares[number] = _shared(entry.shape, fused[number], float(shares[number]))
+            shares[number] = overlap(entry.shape, fused[number], float(shares[number]))
         best = int(shares.argmax()) if len(shares) else -1
         if best >= 0 and shares[best] >= limit:
             heaps[best].append(entry)
@@ -148,15 +139,15 @@ def _wbf(entries: Sequence[_Entry], limit: float, weights: Sequence[float]) -> l
             heaps.append([entry])
             fused.append(entry.shape)
         boxes[best] = bounds(fused[best])
-    return [_agreed(heap, shape, weights) for heap, shape in zip(heaps, fused, strict=True)]
+    return [_agreed(heap, shape, asked) for heap, shape in zip(heaps, fused, strict=True)]
 
 
-def _agreed(heap: Sequence[_Entry], shape: Shape, weights: Sequence[float]) -> Detection:
+def _agreed(heap: Sequence[_Entry], shape: Shape, asked: float) -> Detection:
     own = sum(entry.weight for entry in heap)
     score = sum(entry.score for entry in heap) / own
     # Sources that saw nothing here count too: what one of three sees is worth a third.
-    agree = min(sum(weights), sum({entry.source: entry.weight for entry in heap}.values())) / sum(weights)
-    return replace(heap[0].detection, shape=shape, score=float(min(1.0, score * agree)))
+    seen = sum({entry.source: entry.weight for entry in heap}.values())
+    return replace(heap[0].detection, shape=shape, score=float(min(1.0, score * seen / max(seen, asked))))
 
 
 def _mean(heap: Sequence[_Entry]) -> Shape:
@@ -185,7 +176,7 @@ def _voted(masks: Sequence[Mask], scores: NDArray[np.float64]) -> Mask | None:
     return tight(Mask(votes > scores.sum() / 2, left, top))
 
 
-_METHODS: dict[str, Callable[[Sequence[_Entry], float, Sequence[float]], list[Detection]]] = {
+_METHODS: dict[str, Callable[[Sequence[_Entry], float, float], list[Detection]]] = {
     "wbf": _wbf,
     "nms": _nms,
     "soft-nms": _soft_nms,

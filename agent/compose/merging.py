@@ -1,47 +1,87 @@
-"""Pieces of things that the borders of tiles cut, put together again."""
+"""What overlapping views of one picture show, each thing once: doubles go, and pieces are put together again."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from agent.contract import Detection, Mask, Rectangle, Shape
-from agent.shapes.geometry import Bounds, bounds
+from agent.contract import Detection, Mask, Rectangle
+from agent.shapes.geometry import Bounds, bounds, iou
+from agent.shapes.overlap import overlap
 
 SAME = 0.5
-"""Share of the smaller one that two detections have in common if they are of one thing."""
+"""Share of a piece that lies in a whole thing, or of what two pieces show of the part that both views see."""
 
 
-def merge(detections: Sequence[Detection], cut: Sequence[bool]) -> list[Detection]:
-    """Detections of overlapping tiles: doubles go, and pieces of a thing become the whole.
+@dataclass(frozen=True, slots=True, eq=False)
+class Piece:
+    """A detection, in coordinates of the picture, and the part of the picture in which it was seen."""
 
-    `cut` tells of each whether a border may have cut it. A whole one swallows what lies in it; two cut ones that share
-    enough become one that covers both (rectangles and masks; of other shapes the larger stays).
+    detection: Detection
+    view: Bounds
+    cut: bool = False
+    """Whether a border of the view may have cut it."""
+
+    @property
+    def box(self) -> Bounds:
+        assert self.detection.shape is not None  # tags are never asked
+        return bounds(self.detection.shape)
+
+
+def merge(pieces: Sequence[Piece], limit: float) -> list[Detection]:
+    """The things that the pieces are of.
+
+    Whole things of two views that overlap by `limit` (IoU) are one, and swallow the pieces that lie in them. Two pieces
+    are of one thing where both views show the same of it; they become one that covers both (rectangles and masks; of
+    other shapes the larger stays). What one view tells apart stays apart.
     """
-    # Whole things first: a piece must not grow into a thing that another tile has seen entirely.
-    order = sorted(range(len(detections)), key=lambda n: (cut[n], -(detections[n].score or 1.0)))
-    kept: list[tuple[Detection, bool]] = []
-    for number in order:
-        detection, piece = detections[number], cut[number]
-        for place, (other, other_cut) in enumerate(kept):
-            if other.label == detection.label and _same(other.shape, detection.shape):
-                if piece and other_cut:
-                    kept[place] = (_whole(other, detection), True)
+    # Whole things first: a piece must not grow into a thing that another view has seen entirely.
+    kept: list[Piece] = []
+    for piece in sorted(pieces, key=lambda piece: (piece.cut, -_score(piece.detection))):
+        for place, other in enumerate(kept):
+            if other.detection.label == piece.detection.label and _same(other, piece, limit):
+                if piece.cut and other.cut:
+                    whole = _whole(other.detection, piece.detection)
+                    kept[place] = Piece(whole, _around(other.view, piece.view), cut=True)
                 break
         else:
-            kept.append((detection, piece))
-    return [detection for detection, _ in kept]
+            kept.append(piece)
+    return [piece.detection for piece in kept]
 
 
-def _same(one: Shape | None, other: Shape | None) -> bool:
-    if one is None or other is None:
-        return one is other
-    a, b = bounds(one), bounds(other)
-    shared = max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
-    smaller = min(_area(a), _area(b))
-    return smaller > 0 and shared / smaller >= SAME
+def _score(detection: Detection) -> float:
+    return 1.0 if detection.score is None else detection.score
+
+
+def _same(one: Piece, other: Piece, limit: float) -> bool:
+    """Whether a piece, or another whole thing, is of the first."""
+    a, b = one.detection.shape, other.detection.shape
+    if a is None or b is None:
+        return a is b
+    if one.view == other.view:
+        return False
+    if not other.cut:
+        return overlap(a, b, _iou(one.box, other.box)) >= limit
+    if not one.cut:
+        return _area(_shared(one.box, other.box)) >= SAME * _area(other.box) > 0
+    zone = _shared(one.view, other.view)
+    return _iou(_shared(one.box, zone), _shared(other.box, zone)) >= SAME
+
+
+def _iou(one: Bounds, other: Bounds) -> float:
+    return float(iou(np.array([one]), np.array([other]))[0, 0])
+
+
+def _shared(one: Bounds, other: Bounds) -> Bounds:
+    """What two boxes share; of no area where that is nothing."""
+    left, top = max(one[0], other[0]), max(one[1], other[1])
+    return left, top, max(left, min(one[2], other[2])), max(top, min(one[3], other[3]))
+
+
+def _around(one: Bounds, other: Bounds) -> Bounds:
+    return min(one[0], other[0]), min(one[1], other[1]), max(one[2], other[2]), max(one[3], other[3])
 
 
 def _area(box: Bounds) -> float:
@@ -54,8 +94,7 @@ def _whole(one: Detection, other: Detection) -> Detection:
     if isinstance(a, Mask) and isinstance(b, Mask):
         return replace(one, shape=_union(a, b), score=score)
     if isinstance(a, Rectangle) and isinstance(b, Rectangle) and not (a.rotation or b.rotation):
-        sides = min(a.left, b.left), min(a.top, b.top), max(a.right, b.right), max(a.bottom, b.bottom)
-        return replace(one, shape=Rectangle(*sides), score=score)
+        return replace(one, shape=Rectangle(*_around(bounds(a), bounds(b))), score=score)
     assert a is not None
     assert b is not None  # tags are never cut
     return one if _area(bounds(a)) >= _area(bounds(b)) else other

@@ -2,32 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 import numpy as np
 
-from agent.contract import Cuboid, Detection, Ellipse, Keypoint, Mask, Rectangle, Shape, Skeleton
+from agent.contract import (
+    Cuboid,
+    Detection,
+    Ellipse,
+    Mask,
+    Points,
+    Polygon,
+    Polyline,
+    Rectangle,
+    Shape,
+    Skeleton,
+)
 
-_SIDES = {"left": "right", "right": "left", "Left": "Right", "Right": "Left", "LEFT": "RIGHT", "RIGHT": "LEFT"}
+_SIDE = re.compile(r"left|right|(?<![a-z])[lr](?![a-z])", re.IGNORECASE)
+"""In a name: left_eye, Right Hand, l_wrist, ankle-R."""
+_OTHER = {"left": "right", "right": "left", "l": "r", "r": "l"}
 
 
-def mirrored(detection: Detection, width: int) -> Detection:
-    """The detection in the mirror image of a picture of this width; a left wrist is a right one there."""
+def mirrored(detection: Detection, width: int, points: Mapping[str, Collection[str]]) -> Detection:
+    """The detection in the mirror image of a picture of this width.
+
+    A left wrist is a right one there, and a left hand a right hand, where both have names: `points` are the names of
+    the points of each label's skeleton, by label.
+    """
+    label = _other_side(detection.label, points)
     shape = detection.shape
-    return detection if shape is None else replace(detection, shape=_mirrored(shape, width))
+    if isinstance(shape, Skeleton):
+        # What is not among the points seen may be among those that there are.
+        names = {*points.get(detection.label, ()), *(element.label for element in shape.elements)}
+        turned = [replace(e, label=_other_side(e.label, names), x=width - e.x) for e in shape.elements]
+        return replace(detection, label=label, shape=Skeleton(tuple(turned)))
+    return replace(detection, label=label, shape=None if shape is None else _mirrored(shape, width))
 
 
-def _mirrored(shape: Shape, width: int) -> Shape:
+def _mirrored(shape: Rectangle | Ellipse | Mask | Polygon | Polyline | Points | Cuboid, width: int) -> Shape:
     if isinstance(shape, Rectangle):
         return replace(shape, left=width - shape.right, right=width - shape.left, rotation=-shape.rotation % 360)
     if isinstance(shape, Ellipse):
         return replace(shape, x=width - shape.x, rotation=-shape.rotation % 360)
     if isinstance(shape, Mask):
         return Mask(shape.bitmap[:, ::-1], width - shape.left - shape.bitmap.shape[1], shape.top)
-    if isinstance(shape, Skeleton):
-        names = {element.label for element in shape.elements}
-        return Skeleton(tuple(_other_side(element, names, width) for element in shape.elements))
     points = [width - number if place % 2 == 0 else number for place, number in enumerate(shape.points)]
     if isinstance(shape, Cuboid):
         # The edges come in pairs from left to right; in the mirror the right one comes first.
@@ -35,16 +56,15 @@ def _mirrored(shape: Shape, width: int) -> Shape:
     return replace(shape, points=tuple(points))
 
 
-def _other_side(element: Keypoint, names: set[str], width: int) -> Keypoint:
-    """A keypoint of the mirror image under the name of the other side, where the skeleton has both."""
-    other = next((name for name in _swapped(element.label) if name in names), element.label)
-    return replace(element, label=other, x=width - element.x)
+def _other_side(name: str, names: Collection[str]) -> str:
+    """The name of the other side, where that is among the names too."""
+    other = _SIDE.sub(_swapped, name)
+    return other if other in names else name
 
 
-def _swapped(name: str) -> Iterator[str]:
-    for side, opposite in _SIDES.items():
-        if side in name:
-            yield name.replace(side, opposite)
+def _swapped(side: re.Match[str]) -> str:
+    other = _OTHER[side[0].lower()]
+    return other.upper() if side[0].isupper() else other.capitalize() if side[0][0].isupper() else other
 
 
 def scaled(detection: Detection, x: float, y: float, size: tuple[int, int]) -> Detection:

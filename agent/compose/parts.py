@@ -8,12 +8,13 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from agent.contract import BadPrediction, ConfigError, Context, Detection, Frame, Label
-from agent.labels.maps import LabelMap, load_label_map
+from agent.contract import Attribute, BadPrediction, ConfigError, Context, Detection, Frame, Label
+from agent.labels.maps import LabelMap, MapEntry, load_label_map
 from agent.models.host import Host, current_priority
 from agent.models.loading import LoadedModel
 
 T = TypeVar("T")
+Named = TypeVar("Named", Attribute, Label)
 
 Opener = Callable[[str, str, Mapping[str, Any]], AbstractContextManager[tuple[LoadedModel, Host]]]
 """Gives the loaded model and its host for a name (an id or a reference), a device and options."""
@@ -47,6 +48,8 @@ class Part:
         labels = context.labels
         if labels is not None:
             labels = frozenset(own for name in labels for own in back.get(name, ()))
+            if not labels:  # nothing that it knows is wanted
+                return lambda: [[] for _ in frames]
         threshold = context.threshold if self.threshold is None else self.threshold
         asked = replace(context, labels=labels, threshold=threshold)
         size = max(1, self.host.batch_size)
@@ -97,10 +100,12 @@ class Parts:
             if key not in _KEYS:
                 raise ConfigError(f"{self.owner}: option {option!r}: unknown key {key!r}, allowed: {', '.join(_KEYS)}")
         weight, threshold = self._number(table, "weight", option), self._number(table, "threshold", option)
+        if weight == 0:
+            raise ConfigError(f"{self.owner}: option {option!r}: weight: got 0, allowed: more than that")
         options: Any = table.get("options", {})
         if not isinstance(options, Mapping):
             raise ConfigError(f"{self.owner}: option {option!r}: options: got {options!r}, allowed: a table")
-        renames = _renames(load_label_map(str(table["label_map"]))) if "label_map" in table else {}
+        renames = self._renames(load_label_map(str(table["label_map"])), option) if "label_map" in table else {}
         loaded, host = self._open.enter_context(self._opener(table["model"], self._device, options))
         return Part(table["model"], loaded, host, 1.0 if weight is None else weight, threshold, renames)
 
@@ -126,6 +131,16 @@ class Parts:
             raise ConfigError(f"{self.owner}: option {option!r}: {key}: got {value!r}, allowed: a number from 0")
         return float(value)
 
+    def _renames(self, label_map: LabelMap, option: str) -> dict[str, str | None]:
+        """The map's names; ConfigError for what else a map can say, which has no meaning between models."""
+        for name, entry in label_map.labels.items():
+            if entry not in (MapEntry(drop=True), MapEntry(entry.name)):
+                raise ConfigError(
+                    f"{self.owner}: option {option!r}: label map {label_map.name}: {name!r}: got a table of more than a"
+                    " name, allowed: a joint label, or false"
+                )
+        return {own: None if entry.drop else (entry.name or own) for own, entry in label_map.labels.items()}
+
 
 def joint_labels(parts: Sequence[Part]) -> list[Label]:
     """The labels of all parts, each name once; of one that they draw differently, any shape."""
@@ -133,12 +148,19 @@ def joint_labels(parts: Sequence[Part]) -> list[Label]:
     for part in parts:
         for label in part.labels:
             known = found.setdefault(label.name, label)
-            if known.type != label.type:
-                known = replace(known, type="any")
-            names = {attribute.name for attribute in known.attributes}
-            more = tuple(attribute for attribute in label.attributes if attribute.name not in names)
-            found[label.name] = replace(known, attributes=known.attributes + more)
+            found[label.name] = Label(
+                label.name,
+                known.type if known.type == label.type else "any",
+                (*known.attributes, *_strangers(known.attributes, label.attributes)),
+                (*known.sublabels, *_strangers(known.sublabels, label.sublabels)),
+            )
     return list(found.values())
+
+
+def _strangers(known: Sequence[Named], more: Sequence[Named]) -> list[Named]:
+    """Those of a name that is not known yet."""
+    names = {one.name for one in known}
+    return [one for one in more if one.name not in names]
 
 
 def joint_facts(parts: Sequence[Part], **more: str) -> dict[str, str]:
@@ -146,7 +168,3 @@ def joint_facts(parts: Sequence[Part], **more: str) -> dict[str, str]:
     versions = " + ".join(part.loaded.version for part in parts)
     named = ", ".join(part.name for part in parts)
     return {"parts": named, **more, "version": " ".join([*(f"{k}={v}" for k, v in more.items()), versions])}
-
-
-def _renames(label_map: LabelMap) -> dict[str, str | None]:
-    return {own: None if entry.drop else (entry.name or own) for own, entry in label_map.labels.items()}

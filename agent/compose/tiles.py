@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from agent.compose.fusion import fuse
-from agent.compose.merging import merge
+from agent.compose.fusion import apart
+from agent.compose.merging import Piece, merge
 from agent.compose.parts import Parts, joint_facts
-from agent.contract import ConfigError, Context, Detection, Frame
+from agent.contract import ConfigError, Context, Detection, Frame, Shape
 from agent.shapes.geometry import bounds, shift
 
 EDGE = 2.0
@@ -54,12 +54,10 @@ class Tiles:
         views = [Frame(frame.index, frame.name, np.ascontiguousarray(tile.of(frame))) for tile in tiles]
         if self._whole and len(tiles) > 1:
             views.append(frame)
-        found = self._part.detect(views, context)
-        pieces = [_in_frame(detection, tile) for tile, own in zip(tiles, found, strict=False) for detection in own]
-        cut = [_is_cut(detection, tile, frame) for tile, own in zip(tiles, found, strict=False) for detection in own]
-        merged = merge(pieces, cut)
-        large = found[len(tiles)] if len(found) > len(tiles) else []
-        return fuse([merged, large], "nms", self._iou)
+        found = apart(self._part.detect(views, context))
+        whole = [Piece(d, (0, 0, frame.width, frame.height)) for own in found[len(tiles) :] for d in own]
+        pieces = [_piece(d, tile, frame) for tile, own in zip(tiles, found, strict=False) for d in own]
+        return sorted(merge([*pieces, *whole], self._iou), key=lambda d: -(1.0 if d.score is None else d.score))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,17 +86,18 @@ def _starts(length: int, size: int, overlap: float) -> list[int]:
     return [round(place) for place in np.linspace(0, length - size, count)]
 
 
-def _in_frame(detection: Detection, tile: Tile) -> Detection:
+def _piece(detection: Detection, tile: Tile, frame: Frame) -> Piece:
+    """A tile's detection, in the tile's coordinates, as a piece of the frame."""
+    view = tile.left, tile.top, tile.right, tile.bottom
     if detection.shape is None:
-        return detection
-    return replace(detection, shape=shift(detection.shape, tile.left, tile.top))
+        return Piece(detection, view)
+    moved = replace(detection, shape=shift(detection.shape, tile.left, tile.top))
+    return Piece(moved, view, cut=_is_cut(detection.shape, tile, frame))
 
 
-def _is_cut(detection: Detection, tile: Tile, frame: Frame) -> bool:
+def _is_cut(shape: Shape, tile: Tile, frame: Frame) -> bool:
     """Whether a thing, given in the tile's coordinates, reaches a border of the tile that is not the picture's."""
-    if detection.shape is None:
-        return False
-    left, top, right, bottom = bounds(detection.shape)
+    left, top, right, bottom = bounds(shape)
     width, height = tile.right - tile.left, tile.bottom - tile.top
     return (
         (tile.left > 0 and left <= EDGE)

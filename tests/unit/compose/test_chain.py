@@ -249,6 +249,31 @@ def test_an_ensemble_asks_all_its_parts_for_little_and_joins_their_words(opened,
     assert other.asked[0][1].labels == frozenset({"automobile"})
 
 
+def test_an_ensemble_of_models_that_know_different_things(opened):
+    """What only one of them has a word for keeps its score, and who knows nothing that is wanted is not asked."""
+    one, other = Finder([CAR], ("car",)), Finder([Detection("forklift", CAR.shape, 0.7)], ("forklift",))
+    both = opened("ensemble", {"one": one, "other": other}, of=["one", "other"])
+    (found,) = both.model.detect([picture()], Context(0.5))
+    assert [(d.label, d.score) for d in found] == [("forklift", 0.7), ("car", 0.6)]
+    (found,) = both.model.detect([picture()], Context(0.5, frozenset({"car"})))
+    assert [d.label for d in found] == ["car"]
+    assert (len(one.asked), len(other.asked)) == (2, 1)
+
+
+def test_skeletons_of_two_models_have_the_points_of_both(opened):
+    one, other = Pose(), Pose()
+    other.labels = [Label("body", "skeleton", sublabels=(Label("foot", "points"), Label("tail", "points")))]
+    both = opened("ensemble", {"one": one, "other": other}, of=["one", "other"])
+    assert [sub.name for sub in both.labels[0].sublabels] == ["head", "foot", "tail"]
+
+
+def test_a_label_map_between_models_names_labels_and_nothing_else(opened, tmp_path):
+    words = tmp_path / "words.toml"
+    words.write_text('[labels]\ncar = { name = "vehicle", threshold = 0.9 }\n')
+    with pytest.raises(ConfigError, match=r"label map words: 'car': got a table of more than a name, allowed: a joint"):
+        opened("ensemble", {"one": Finder([CAR])}, of=["one", {"model": "one", "label_map": str(words)}])
+
+
 def test_a_part_that_fails_is_a_bad_prediction(opened):
     class Broken(Finder):
         def detect(self, frames, context):
@@ -266,6 +291,7 @@ def test_a_part_that_fails_is_a_bad_prediction(opened):
         ("ensemble", {"of": ["one", 3]}, "got 3, allowed: a model, or a table"),
         ("ensemble", {"of": ["one", "one"], "method": "vote"}, "method"),
         ("ensemble", {"of": ["one", {"model": "one", "weight": "x"}]}, "weight: got 'x', allowed: a number"),
+        ("ensemble", {"of": ["one", {"model": "one", "weight": 0}]}, "weight: got 0, allowed: more than that"),
         ("ensemble", {}, "option 'of' is missing"),
         ("ensemble", {"of": ["one", "one"], "parts": 3}, "unknown option 'parts'"),
         ("tiles", {"of": "one", "size": 3}, "size 3"),

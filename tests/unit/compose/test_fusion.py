@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
-from agent.compose.fusion import fuse, overlaps
-from agent.compose.merging import merge
+from agent.compose.fusion import fuse
+from agent.compose.merging import Piece, merge
 from agent.contract import Detection, Mask, Points, Rectangle
+from agent.shapes.overlap import overlaps
 
 
 def box(left, top, right, bottom, score, label="car"):
@@ -83,24 +84,100 @@ def test_nothing_gives_nothing():
     assert fuse([[], []], "wbf", 0.5) == []
 
 
+def turned(x, y, degrees, score, length=100, width=20):
+    shape = Rectangle(x - length / 2, y - width / 2, x + length / 2, y + width / 2, degrees)
+    return Detection("ship", shape, score)
+
+
+@pytest.mark.parametrize("method", ["wbf", "nms", "soft-nms"])
+def test_ships_side_by_side_are_two_however_their_upright_boxes_overlap(method):
+    one, other = turned(100, 100, 45, 0.9), turned(100 - 22 * 0.7071, 100 + 22 * 0.7071, 45, 0.8)
+    found = fuse([[one], [other]], method, 0.5, known=[{"ship"}, ()])
+    assert [d.shape for d in found] == [one.shape, other.shape]
+
+
+def test_turned_rectangles_overlap_by_what_they_share():
+    assert overlaps([turned(0, 0, 30, 1).shape, turned(0, 0, 30, 1).shape])[0, 1] == pytest.approx(1)
+    # Half of it, shifted along its length.
+    along = 50 * np.cos(np.pi / 6), 50 * np.sin(np.pi / 6)
+    assert overlaps([turned(0, 0, 30, 1).shape, turned(*along, 30, 1).shape])[0, 1] == pytest.approx(1 / 3)
+    # A cross: 20 x 20 of 100 x 20 and 20 x 100.
+    assert overlaps([turned(0, 0, 10, 1).shape, turned(0, 0, 100, 1).shape])[0, 1] == pytest.approx(400 / 3600)
+    assert overlaps([turned(0, 0, 45, 1).shape, Rectangle(40, -40, 60, -20)])[0, 1] == 0
+
+
+def test_who_has_no_word_for_a_thing_is_not_asked_whether_it_agrees():
+    groups = [[box(0, 0, 100, 100, 0.8)], []]
+    (found,) = fuse(groups, "wbf", 0.55, known=[{"car"}, {"forklift"}])
+    assert found.score == pytest.approx(0.8)
+    (found,) = fuse(groups, "wbf", 0.55, known=[{"car"}, {"car", "forklift"}])
+    assert found.score == pytest.approx(0.4)
+
+
+def test_weights_of_soft_nms_are_no_part_of_the_score():
+    groups = [[box(0, 0, 100, 100, 0.4)], [box(25, 0, 125, 100, 0.9)]]
+    first, second = fuse(groups, "soft-nms", 0.5, [3, 1])
+    assert (second.shape.left, second.score) == (0, 0.4)  # it was believed first
+    assert first.shape.left == 25
+    assert first.score == pytest.approx(0.9 * np.exp(-(0.6**2) / 0.5))
+
+
+def test_what_belongs_together_in_one_group_does_not_belong_to_another_groups():
+    def grouped(left, label, group):
+        return Detection(label, Rectangle(left, 0, left + 10, 10), 0.9, group=group)
+
+    found = fuse(
+        [[grouped(0, "car", 1), grouped(20, "plate", 1)], [grouped(100, "car", 1), grouped(120, "plate", 1)]],
+        "nms",
+        0.5,
+    )
+    groups = {d.shape.left: d.group for d in found}
+    assert groups[0] == groups[20] != groups[100] == groups[120]
+
+
+LEFT, RIGHT, WHOLE = (0, 0, 640, 100), (512, 0, 1152, 100), (0, 0, 1152, 100)
+
+
+def cut(detection, view):
+    return Piece(detection, view, cut=True)
+
+
 class TestMerge:
     def test_pieces_on_both_sides_of_a_border_become_the_whole(self):
-        pieces = [box(500, 10, 640, 90, 0.6), box(512, 10, 700, 90, 0.8)]
-        (found,) = merge(pieces, [True, True])
+        pieces = [cut(box(500, 10, 640, 90, 0.6), LEFT), cut(box(512, 10, 700, 90, 0.8), RIGHT)]
+        (found,) = merge(pieces, 0.5)
         assert (found.shape.left, found.shape.right, found.score) == (500, 700, 0.8)
 
+    def test_a_long_thing_is_put_together_however_little_of_it_both_views_see(self):
+        pieces = [cut(box(20, 10, 640, 90, 0.6), LEFT), cut(box(512, 10, 1100, 90, 0.8), RIGHT)]
+        (found,) = merge(pieces, 0.5)
+        assert (found.shape.left, found.shape.right) == (20, 1100)
+
     def test_a_whole_thing_swallows_its_pieces_and_does_not_grow(self):
-        pieces = [box(500, 10, 640, 90, 0.9), box(500, 10, 700, 90, 0.5)]
-        (found,) = merge(pieces, [True, False])
+        pieces = [cut(box(500, 10, 640, 90, 0.9), LEFT), Piece(box(500, 10, 700, 90, 0.5), WHOLE)]
+        (found,) = merge(pieces, 0.5)
         assert (found.shape.right, found.score) == (700, 0.5)
 
     def test_neighbours_stay_two(self):
-        assert len(merge([box(0, 0, 50, 50, 0.9), box(45, 0, 95, 50, 0.9)], [True, True])) == 2
+        pieces = [cut(box(500, 0, 560, 50, 0.9), LEFT), cut(box(555, 0, 640, 50, 0.9), RIGHT)]
+        assert len(merge(pieces, 0.5)) == 2
+
+    def test_a_small_thing_before_a_large_one_is_not_swallowed(self):
+        pieces = [Piece(box(100, 0, 600, 90, 0.9), WHOLE), Piece(box(530, 20, 580, 60, 0.8), RIGHT)]
+        assert len(merge(pieces, 0.5)) == 2
+
+    def test_what_one_view_tells_apart_stays_apart(self):
+        pieces = [Piece(box(100, 0, 200, 90, 0.9), LEFT), Piece(box(110, 0, 210, 90, 0.8), LEFT)]
+        assert len(merge(pieces, 0.5)) == 2
 
     def test_masks_are_united(self):
         one, other = np.zeros((20, 40), bool), np.zeros((20, 40), bool)
         one[5:15, 0:30], other[5:15, 10:40] = True, True
         found = merge(
-            [Detection("cell", Mask(one, 100, 50), 0.8), Detection("cell", Mask(other, 100, 50), 0.7)], [True, True]
+            [
+                cut(Detection("cell", Mask(one, 100, 50), 0.8), (0, 0, 130, 200)),
+                cut(Detection("cell", Mask(other, 100, 50), 0.7), (110, 0, 240, 200)),
+            ],
+            0.5,
         )
         assert [d.shape.bitmap.sum() for d in found] == [400]

@@ -24,8 +24,8 @@ SHAPES = [
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.type)
 def test_twice_in_the_mirror_is_as_before(shape):
-    there = mirrored(Detection("x", shape), 100)
-    back = mirrored(there, 100)
+    there = mirrored(Detection("x", shape), 100, {})
+    back = mirrored(there, 100, {})
     assert bounds(back.shape) == pytest.approx(bounds(shape))
     left, top, right, bottom = bounds(shape)
     assert bounds(there.shape) == pytest.approx((100 - right, top, 100 - left, bottom))
@@ -36,12 +36,34 @@ def test_twice_in_the_mirror_is_as_before(shape):
 
 
 def test_left_is_right_in_the_mirror():
-    found = mirrored(Detection("face", SHAPES[-1]), 100)
+    found = mirrored(Detection("face", SHAPES[-1]), 100, {})
     assert {e.label: e.x for e in found.shape.elements} == {"right eye": 90, "left eye": 80, "nose": 85}
 
 
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("left_wrist", "right_wrist"),
+        ("Left Eye", "Right Eye"),
+        ("l_hip", "r_hip"),
+        ("ankle-R", "ankle-L"),
+        ("nose", "nose"),
+    ],
+)
+def test_a_point_whose_other_side_is_not_seen_changes_its_side_too(name, other):
+    seen = Detection("person", Skeleton((Keypoint(name, 10, 10),)))
+    (point,) = mirrored(seen, 100, {"person": (name, other)}).shape.elements
+    assert (point.label, point.x) == (other, 90)
+
+
+def test_a_left_hand_is_a_right_hand_where_there_are_both():
+    labels = {"left hand": (), "right hand": (), "bright light": (), "left turn": ()}
+    there = [mirrored(Detection(name, shape), 100, labels).label for name in labels for shape in (None, SHAPES[0])]
+    assert there == ["right hand"] * 2 + ["left hand"] * 2 + ["bright light"] * 2 + ["left turn"] * 2
+
+
 def test_a_cuboids_left_edge_comes_first():
-    points = mirrored(Detection("x", SHAPES[4]), 100).shape.points
+    points = mirrored(Detection("x", SHAPES[4]), 100, {}).shape.points
     assert points[:4] == (70, 12, 70, 38)
     assert points[4:8] == (90, 10, 90, 40)
 
