@@ -5,12 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
-from agent.contract import Detection, Frame, Label, Shape, Skeleton
-from agent.errors import BadPrediction
+import numpy as np
+
+from agent.contract import Detection, Frame, Label, Rectangle, Reidentifier, Shape, Skeleton
+from agent.errors import BadPrediction, ModelError
 from agent.labels.names import some
 from agent.shapes.geometry import coordinates
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _SHAPES: tuple[type, ...] = get_args(Shape)
 
@@ -30,6 +35,20 @@ def check_predictions(
         found if isinstance(found, BadPrediction) else _checked(found, frame, known)
         for found, frame in zip(predictions, frames, strict=True)
     ]
+
+
+def describe(model: Reidentifier, frame: Frame, rectangles: Sequence[Rectangle], name: str) -> NDArray[np.float32]:
+    """(N, D) descriptors of the rectangles; BadPrediction where the model fails or gives something else."""
+    try:
+        looks = np.asarray(model.describe(frame, rectangles), np.float32)
+    except ModelError:
+        raise
+    except Exception as error:
+        raise BadPrediction(f"{name}: the model failed: {type(error).__name__}: {error}") from error
+    if looks.ndim != 2 or len(looks) != len(rectangles) or not np.isfinite(looks).all():
+        allowed = f"finite descriptors of shape ({len(rectangles)}, D)"
+        raise BadPrediction(f"{name}: got an array of shape {looks.shape}, allowed: {allowed}")
+    return looks
 
 
 class _Known:

@@ -12,7 +12,7 @@ import numpy as np
 from agent.compose.parts import Part, Parts
 from agent.compose.steps import Step, open_step
 from agent.compose.wish import rectangle_of
-from agent.contract import Context, Detection, Frame, Rectangle
+from agent.contract import Context, Detection, Frame
 from agent.cvat.annotations_api import get_annotations
 from agent.cvat.frames import ChunkFrames
 from agent.cvat.session import Session
@@ -24,6 +24,7 @@ from agent.errors import BadRequest, RequestCancelled
 from agent.labels.names import meant
 from agent.ledger.ledger import Ledger
 from agent.models.loading import wrong_kind
+from agent.predict import describe
 from agent.report import RunReport
 from agent.runs.surroundings import Surroundings
 
@@ -161,7 +162,7 @@ def _identified(
         known = _detections(book, job, frame.index)
         boxes = [rectangle_of(found, frame, options.margin) for _, found in known]
         if boxes:
-            looks += list(part.call(partial(_describe, frame=frame, boxes=boxes)))
+            looks += list(part.call(partial(describe, frame=frame, rectangles=boxes, name=part.name)))
             seen += [(job, shape, found, (frame.width, frame.height)) for shape, found in known]
     numbers = identities(
         np.array(looks, np.float32), [_place(job, shape) for job, shape, _, _ in seen], options.max_distance
@@ -176,10 +177,6 @@ def _identified(
 def _place(job: JobShapes, shape: Mapping[str, Any]) -> int:
     """Names a frame of a job: nobody is twice on one, but two jobs that share a frame may hold the same one."""
     return int(job.work.id) * 10**8 + int(shape["frame"])
-
-
-def _describe(model: Any, *, frame: Frame, boxes: Sequence[Rectangle]) -> Any:
-    return model.describe(frame, boxes)
 
 
 def _frames(

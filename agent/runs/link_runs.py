@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
+from typing import Any
 
+from agent.cvat.annotations_api import get_annotations
 from agent.cvat.session import Session
 from agent.cvat.uploads import JobUploads
 from agent.cvat.work import find_work
@@ -14,7 +16,7 @@ from agent.ledger.backups import write_backup
 from agent.ledger.ledger import Ledger
 from agent.options import Target
 from agent.report import RunReport
-from agent.runs.linking import Linked, TrackOptions, link_task
+from agent.runs.linking import Linked, TrackOptions, is_sequence, link_task
 from agent.runs.surroundings import ReadyModel, Surroundings
 
 MODEL = "track"
@@ -119,7 +121,9 @@ def _upload(
             raise RequestCancelled(f"interrupted after {done - 1} of {len(jobs)} jobs")
         tracks, gone = part.tracks.get(job, []), [] if options.keep_shapes else part.gone.get(job, [])
         if gone:
-            backup = write_backup(ledger.path, session.url, job, part.stored[job])
+            stored = get_annotations(session, job)
+            gone = _unchanged(gone, part.stored[job], stored, report)
+            backup = write_backup(ledger.path, session.url, job, stored)
             ledger.note_backup(run, backup)
             report.notes.append(f"backup      job {job}: {backup}")
         uploads = JobUploads(session, ledger, run, job, wait=wait, keep_changed=options.of == "own")
@@ -128,6 +132,15 @@ def _upload(
         uploads.settle()
         report.removed += uploads.removed
         around.progress(done, len(jobs))
+
+
+def _unchanged(gone: Sequence[int], before: Mapping[str, Any], now: Mapping[str, Any], report: RunReport) -> list[int]:
+    """The ids of rectangles that are still what they were when they were linked; the others stay."""
+    then, fresh = ({shape["id"]: shape for shape in stored["shapes"]} for stored in (before, now))
+    same = [number for number in gone if number in fresh and fresh[number] == then[number]]
+    if changed := sum(number in fresh for number in gone) - len(same):
+        report.refused["somebody changed it meanwhile"] += changed
+    return same
 
 
 def _jobs(linked: Sequence[Linked]) -> Iterator[tuple[Linked, int]]:
@@ -145,6 +158,11 @@ def _report(linked: Sequence[Linked], *, dry: bool) -> RunReport:
             report.notes.append(
                 f"linked      task {part.work.task_id}, {label}: {rectangles} rectangles to"
                 f" {tracks} {'track' if tracks == 1 else 'tracks'}"
+            )
+        if not all(map(is_sequence, part.work.jobs)):
+            report.notes.append(
+                f"note        task {part.work.task_id}: its pictures are no sequence, as their names do not count up;"
+                " tracks follow things from each picture to the next"
             )
         if part.left:
             report.notes.append(f"note        task {part.work.task_id}: {part.left} shapes are no upright rectangles")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import pairwise
+from pathlib import PurePath
 from typing import Any
 
 from agent.contract import Frame, Rectangle
@@ -17,11 +20,15 @@ from agent.cvat.work import JobWork, TaskWork
 from agent.errors import BadRequest, RequestCancelled
 from agent.ledger.ledger import Ledger
 from agent.models.loading import wrong_kind
+from agent.predict import describe
 from agent.runs.surroundings import ReadyModel, Surroundings
 from agent.tracks.encode import encode_track
 from agent.tracks.gather import gather
 from agent.tracks.keyframes import Keyframe, ThinOptions, thin
 from agent.tracks.link import LinkOptions, Sighting, link
+
+_LAST_NUMBER = re.compile(r"(.*?)(\d+)(\D*)", re.DOTALL)
+"""Of a file's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +81,15 @@ def link_task(
     stored: dict[int, Mapping[str, Any]] = {job.id: get_annotations(session, job.id) for job in work.jobs}
     chosen = [(job.id, _chosen(stored[job.id], job, session, ledger, options.of)) for job in work.jobs]
     gathered = gather(chosen, [names[name].id for name in options.labels] or None)
+    sightings = gathered.sightings
     if reidentifier is not None:
-        for number, sightings in gathered.sightings.items():
-            gathered.sightings[number] = _described(session, work, sightings, options, around, reidentifier)
-    count = sum(map(len, gathered.sightings.values()))
-    linked = Linked(work, defaultdict(list), defaultdict(list), stored, {}, gathered.left, count)
+        sightings = _described(session, work, sightings, options, around, reidentifier)
+    by_label: dict[int, list[Sighting]] = defaultdict(list)
+    for sighting in sightings:
+        by_label[sighting.item.label].append(sighting)
+    linked = Linked(work, defaultdict(list), defaultdict(list), stored, {}, gathered.left, len(sightings))
     for label in work.labels:
-        tracks = link(gathered.sightings.get(label.id, ()), options.link)
+        tracks = link(by_label[label.id], options.link)
         if not tracks:
             continue
         linked.by_label[label.name] = (len(tracks), sum(map(len, tracks)))
@@ -115,6 +124,18 @@ def _chosen(
     return shapes
 
 
+def is_sequence(job: JobWork) -> bool:
+    """Whether the job shows a video, or pictures whose names count up in equal steps."""
+    if len(job.names) < 2:
+        return True
+    places = [_LAST_NUMBER.fullmatch(PurePath(name).with_suffix("").as_posix()) for name in job.names]
+    if not all(places):
+        return False
+    words = {(place[1], place[3]) for place in places if place}
+    steps = {int(after[2]) - int(before[2]) for before, after in pairwise(place for place in places if place)}
+    return len(words) == len(steps) == 1 and min(steps) > 0
+
+
 def _described(
     session: Session,
     work: TaskWork,
@@ -138,9 +159,9 @@ def _described(
             own = by_frame.pop(number)
             if isinstance(frame, Frame):
                 boxes = [Rectangle(*sighting.box) for sighting in own]
-                describe = partial(model.loaded.model.describe, frame, boxes)
-                looks = model.host.call(describe).result()
-                own = [replace(sighting, descriptor=look) for sighting, look in zip(own, looks, strict=True)]
+                look = partial(describe, model.loaded.model, frame, boxes, str(model.loaded.reference))
+                looks = model.host.call(look).result()
+                own = [replace(sighting, descriptor=one) for sighting, one in zip(own, looks, strict=True)]
             found += own
             around.progress(done, len(places))
     return found + [sighting for rest in by_frame.values() for sighting in rest]

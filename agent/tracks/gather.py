@@ -28,9 +28,9 @@ class Stored:
 
 @dataclass(slots=True)
 class Gathered:
-    """By label id, what may be linked."""
+    """What may be linked; the sightings' items are `Stored`."""
 
-    sightings: dict[int, list[Sighting]] = field(default_factory=lambda: defaultdict(list))
+    sightings: list[Sighting] = field(default_factory=list)
     left: int = 0
     """Shapes that are no upright rectangles."""
 
@@ -51,12 +51,12 @@ def gather(by_job: Iterable[tuple[int, Sequence[Mapping[str, Any]]]], labels: It
             own[shape["label_id"], shape["frame"]].append(Stored(shape["label_id"], shape, ((job, shape["id"]),)))
         for key, more in own.items():
             frames[key] = _united(frames[key], more)
-    for (label, frame), stored in sorted(frames.items()):
+    for (_, frame), stored in sorted(frames.items()):
         for item in stored:
             left, top, right, bottom = (float(value) for value in item.shape["points"])
             score = item.shape.get("score")
             box = (left, top, right, bottom)
-            found.sightings[label].append(Sighting(frame, box, 1.0 if score is None else float(score), item=item))
+            found.sightings.append(Sighting(frame, box, 1.0 if score is None else float(score), item=item))
     return found
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from agent.tracks.link import Box, Sighting
+from agent.tracks.link import Box, Sighting, at_gaps
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,7 +44,7 @@ def thin(track: Sequence[Sighting], options: ThinOptions | None = None) -> list[
     """
     options = options or ThinOptions()
     found: list[Keyframe] = []
-    for stretch in _stretches(track, options.bridge):
+    for stretch in at_gaps(track, options.bridge + 1):
         boxes = np.array([sighting.box for sighting in stretch])
         frames = np.array([sighting.frame for sighting in stretch])
         found += [Keyframe(s.frame, s.box, sighting=s) for s in (stretch[k] for k in _kept(frames, boxes, options))]
@@ -66,16 +66,6 @@ def box_at(keyframes: Sequence[Keyframe], frame: int) -> Box | None:
     share = (frame - one.frame) / (other.frame - one.frame)
     left, top, right, bottom = (a + (b - a) * share for a, b in zip(one.box, other.box, strict=True))
     return left, top, right, bottom
-
-
-def _stretches(track: Sequence[Sighting], bridge: int) -> list[list[Sighting]]:
-    """The track, cut where the thing is unseen for too long."""
-    stretches = [[track[0]]]
-    for sighting in track[1:]:
-        if sighting.frame - stretches[-1][-1].frame > bridge:
-            stretches.append([])
-        stretches[-1].append(sighting)
-    return stretches
 
 
 def _kept(frames: NDArray[np.int_], boxes: NDArray[np.float64], options: ThinOptions) -> list[int]:

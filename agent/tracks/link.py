@@ -42,7 +42,7 @@ class LinkOptions:
     """What counts as the same thing."""
 
     max_gap: int = 60
-    """Frames over which a thing that was lost may be found again."""
+    """Frames after which a thing that was lost may still be found again."""
     min_sightings: int = 3
     """Tracks of fewer are noise, unless their sightings are good."""
     min_overlap: float = 0.3
@@ -54,9 +54,21 @@ class LinkOptions:
 def link(sightings: Sequence[Sighting], options: LinkOptions | None = None) -> list[list[Sighting]]:
     """The tracks, each in the order of its frames; all sightings are of one label. What is left out is noise."""
     options = options or LinkOptions()
-    pieces = stitch(_associated(sightings, options), options.max_gap, options.max_distance)
+    # ByteTrack finds again what it lost for up to thirty frames, whatever we were asked for.
+    found = [part for piece in _associated(sightings, options) for part in at_gaps(piece, options.max_gap)]
+    pieces = stitch(found, options.max_gap, options.max_distance)
     kept = [piece for piece in pieces if len(piece) >= options.min_sightings and not _is_noise(piece)]
     return sorted(kept, key=lambda piece: (piece[0].frame, piece[0].box))
+
+
+def at_gaps(track: Sequence[Sighting], longest: int) -> list[list[Sighting]]:
+    """The track, cut where one sighting is more than `longest` frames after the one before it."""
+    parts = [[track[0]]]
+    for sighting in track[1:]:
+        if sighting.frame - parts[-1][-1].frame > longest:
+            parts.append([])
+        parts[-1].append(sighting)
+    return parts
 
 
 SHORT = 8

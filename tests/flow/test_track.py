@@ -9,13 +9,16 @@ import pytest
 from click.testing import CliRunner
 
 from agent.cli import command
-from agent.cvat.annotations_api import create, get_annotations
+from agent.cvat.annotations_api import create, get_annotations, update
 from agent.cvat.work import find_work
 from agent.existing import shapes_by_frame
 from agent.options import Target
+from agent.runs.link_runs import link_target
+from agent.runs.linking import TrackOptions
+from agent.runs.surroundings import Surroundings
 from agent.tracks.keyframes import box_at, thin
 from agent.tracks.link import LinkOptions, Sighting, link
-from tests.support.material import make_video_task
+from tests.support.material import make_task, make_video_task, picture_bytes
 from tests.support.sequences import sequence
 
 FRAMES = 90
@@ -112,6 +115,62 @@ def test_undone_and_restored_the_job_is_as_before(session, cli, tmp_path):
     ]
     kept = {backup["job"]: backup["annotations"]["shapes"] for backup in backups}
     assert [kept[job.id] for job in scene.work.jobs] == before
+    for note in told["notes"]:
+        if note.startswith("backup"):
+            access = ("--server-host", session.url, "--auth", "bot:secret")
+            assert main_of("runs", "restore", note.split(": ", 1)[1], *access) == 0
+    for job, shapes in zip(scene.work.jobs, before, strict=True):
+        assert content(scene.stored(job)["shapes"]) == content(shapes)
+
+
+def main_of(*words):
+    return CliRunner().invoke(command, words, catch_exceptions=False).exit_code
+
+
+def content(shapes):
+    """What is drawn, without the ids that the server gives."""
+    return sorted((s["frame"], s["label_id"], s["source"], s["score"], *s["points"]) for s in shapes)
+
+
+def test_a_rectangle_that_somebody_changes_meanwhile_stays(session, tmp_path):
+    scene = Scene(session)
+    (job,) = scene.work.jobs
+    changed = {**scene.stored(job)["shapes"][0], "points": [1.0, 2.0, 30.0, 40.0], "source": "semi-auto"}
+
+    def change(run, plans):
+        update(session, job.id, {"shapes": [changed]})
+
+    around = Surroundings(server=session.settings, ledger=tmp_path / "ledger.sqlite3", started=change)
+    report = link_target(Target("task", scene.task), TrackOptions(of="auto", link=LinkOptions(min_sightings=1)), around)
+    assert report.refused == {"somebody changed it meanwhile": 1}
+    assert changed["points"] in [shape["points"] for shape in scene.stored(job)["shapes"]]
+    (backup,) = [note.split(": ", 1)[1] for note in report.notes if note.startswith("backup")]
+    assert changed["points"] in [s["points"] for s in json.loads(Path(backup).read_text())["annotations"]["shapes"]]
+
+
+@pytest.mark.parametrize(
+    ("names", "is_sequence"),
+    [
+        (["0001.jpg", "0002.jpg", "0003.jpg"], True),
+        (["frame_000010.png", "frame_000015.png", "frame_000020.png"], True),
+        (["000000000139.jpg", "000000000285.jpg", "000000000632.jpg"], False),
+        (["a1.jpg", "a2.jpg", "b3.jpg"], False),
+        (["bus.jpg", "cat.jpg", "dog.jpg"], False),
+    ],
+)
+def test_pictures_that_are_no_sequence_are_told(session, cli, tmp_path, names, is_sequence):
+    for name in names:
+        (tmp_path / name).write_bytes(picture_bytes(1))
+    files = [tmp_path / name for name in names]
+    task = make_task(session, files, labels=LABELS)
+    (work,) = find_work(session, Target("task", task))
+    shapes = [
+        {"type": "rectangle", "frame": f, "label_id": work.labels[0].id, "points": [9, 9, 90, 90], "source": "auto"}
+        for f in range(3)
+    ]
+    create(session, work.jobs[0].id, {"tags": [], "shapes": shapes, "tracks": []})
+    done = cli("track", "--task", task, "--of", "auto", "--dry-run")
+    assert ("its pictures are no sequence, as their names do not count up" in done.stdout) != is_sequence
 
 
 def test_by_default_only_what_this_program_made_is_linked(session, cli):

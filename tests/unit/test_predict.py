@@ -18,7 +18,7 @@ from agent.contract import (
     Skeleton,
 )
 from agent.errors import BadPrediction
-from agent.predict import check_predictions
+from agent.predict import check_predictions, describe
 
 LABELS = [
     Label("car", "rectangle", attributes=(Attribute("kind"),)),
@@ -39,6 +39,35 @@ def frames(count=1):
 def check(*detections):
     (found,) = check_predictions([list(detections)], frames(), LABELS)
     return found
+
+
+class Reidentifier:
+    def __init__(self, answer):
+        self.answer = answer
+
+    def describe(self, frame, rectangles):
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (
+            np.full((2, 4), np.nan),
+            r"reid: got an array of shape \(2, 4\), allowed: finite descriptors of shape \(2, D\)",
+        ),
+        (np.ones((1, 4)), r"got an array of shape \(1, 4\)"),
+        (np.ones(2), r"got an array of shape \(2,\)"),
+        (RuntimeError("out of memory"), "reid: the model failed: RuntimeError: out of memory"),
+        (BadPrediction("as it says"), "^as it says$"),
+    ],
+)
+def test_looks_that_are_none(answer, message):
+    with pytest.raises(BadPrediction, match=message):
+        describe(Reidentifier(answer), frames()[0], [BOX, BOX], "reid")
+    assert describe(Reidentifier([[1, 0], [0, 1]]), frames()[0], [BOX, BOX], "reid").dtype == np.float32
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,10 +15,10 @@ from agent.contract import Rectangle
 from agent.doors.gateway.call import Call, Refused
 from agent.doors.gateway.payload import FARTHEST, Payload, Picture
 from agent.doors.gateway.shapes import asked_shape
-from agent.errors import BadPrediction
 from agent.interaction import Embeddings
 from agent.models.host import BATCH
 from agent.pool.pool import HostedModel
+from agent.predict import describe
 from agent.shapes.clipping import clip
 from agent.shapes.geometry import area
 
@@ -73,24 +73,23 @@ def _describe(
     """(N, D) descriptors; kept, because the second frame of a pair is the first one of the next."""
     key = (hosted.id, hosted.loaded.version, hosted.load, picture.digest, tuple(boxes))
 
-    def describe() -> NDArray[np.float32]:
+    def looked() -> NDArray[np.float32]:
         frame = picture.frame
         # What lies outside looks like nothing: nobody's descriptor is zero.
         inside = [_inside(box, frame.width, frame.height) for box in boxes]
         places = [number for number, box in enumerate(inside) if box is not None]
-        found = hosted.loaded.model.describe(frame, [inside[place] for place in places]) if places else None
-        return _filled(found, places, len(boxes), hosted.id)
+        if not places:
+            return np.zeros((len(boxes), 0), np.float32)
+        looks = describe(hosted.loaded.model, frame, [box for box in inside if box is not None], hosted.id)
+        filled = np.zeros((len(boxes), looks.shape[1]), np.float32)
+        filled[places] = looks
+        return filled
 
-    def work() -> NDArray[np.float32]:
-        try:
-            found: NDArray[np.float32] = embeddings.get(key, describe)
-            return found
-        except (BadPrediction, Refused):
-            raise
-        except Exception as error:
-            raise BadPrediction(f"{hosted.id}: the model failed: {type(error).__name__}: {error}") from error
+    def look() -> NDArray[np.float32]:
+        found: NDArray[np.float32] = embeddings.get(key, looked)
+        return found
 
-    return hosted.host.call(work, BATCH)
+    return hosted.host.call(look, BATCH)
 
 
 def match(
@@ -134,19 +133,6 @@ def _inside(box: Rectangle, width: int, height: int) -> Rectangle | None:
         return None
     parts = clip(box, width, height)
     return parts[0] if parts and isinstance(parts[0], Rectangle) else None
-
-
-def _filled(found: Any, places: Sequence[int], count: int, model: str) -> NDArray[np.float32]:
-    """Descriptors for all, zeros where there is nothing to see; BadPrediction where the model broke its contract."""
-    if not places:
-        return np.zeros((count, 0), np.float32)
-    looks = np.asarray(found, np.float32)
-    if looks.ndim != 2 or len(looks) != len(places) or not np.isfinite(looks).all():
-        allowed = f"finite descriptors of shape ({len(places)}, D)"
-        raise BadPrediction(f"{model}: got an array of shape {looks.shape}, allowed: {allowed}")
-    filled = np.zeros((count, looks.shape[1]), np.float32)
-    filled[list(places)] = looks
-    return filled
 
 
 def _centres(boxes: Sequence[Rectangle]) -> NDArray[np.float64]:

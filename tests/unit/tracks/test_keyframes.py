@@ -84,6 +84,14 @@ def test_a_short_gap_is_bridged_and_a_long_one_is_outside():
     assert box_at(keyframes, 100) is None
 
 
+@pytest.mark.parametrize("missing", [1, 5])
+def test_as_many_frames_as_the_bridge_is_long_are_drawn(missing):
+    frames = [0, 1, 2 + missing, 3 + missing]
+    boxes = [(frame, 0, frame + 50, 50) for frame in frames]
+    assert [k.outside for k in thin(seen(boxes, frames), ThinOptions(bridge=missing))] == [False, False, True]
+    assert box_at(thin(seen(boxes, frames), ThinOptions(bridge=missing - 1)), 2) is None
+
+
 def test_a_single_sighting_is_there_for_one_frame():
     keyframes = thin(seen([(1, 2, 3, 4)], [7]))
     assert [(k.frame, k.outside) for k in keyframes] == [(7, False), (8, True)]

@@ -54,6 +54,14 @@ def test_after_a_gap_too_long_it_is_another_track():
     assert len(link(seen, LinkOptions(max_gap=91))) == 1
 
 
+@pytest.mark.parametrize("gap", [2, 15, 29])
+def test_a_gap_of_few_frames_can_be_too_long_as_well(gap):
+    """ByteTrack by itself would find it again after up to thirty frames."""
+    seen = [Sighting(k, (100.0, 100.0, 150.0, 220.0), 0.9) for k in [*range(10), *range(9 + gap, 30 + gap)]]
+    assert len(link(seen, LinkOptions(max_gap=gap))) == 1
+    assert [track[0].frame for track in link(seen, LinkOptions(max_gap=gap - 1))] == [0, 9 + gap]
+
+
 def test_noise_is_left_out_and_a_good_short_track_is_not():
     noise = [Sighting(k, (10.0, 10.0, 60.0, 60.0), 0.2) for k in range(4)]
     good = [Sighting(k, (300.0, 10.0, 360.0, 60.0), 0.9) for k in range(4)]
