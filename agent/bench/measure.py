@@ -16,6 +16,7 @@ from agent.contract import Context, Frame, Mask, Polygon
 from agent.cvat.chunks import BadFrame
 from agent.domain import TaskLabel
 from agent.errors import BadPrediction, BadRequest, ConfigError
+from agent.existing import shapes_by_frame
 from agent.filters import stored_bounds
 from agent.labels.matching import LabelMatch
 from agent.models.host import Host
@@ -197,10 +198,11 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def truth_of(labels: Sequence[TaskLabel], annotations: Mapping[str, Any]) -> Truth:
-    """The shapes of a job, by frame; those that are drawn without area (points, lines) are not asked."""
-    shapes: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
-    for item in annotations.get("shapes", ()):
-        if item["type"] not in ("points", "polyline"):
-            shapes[item["frame"]].append(item)
-    return Truth(tuple(labels), shapes)
+def truth_of(labels: Sequence[TaskLabel], annotations: Mapping[str, Any], stop: int) -> Truth:
+    """The shapes of a job whose last frame is `stop`, by frame, those of tracks as CVAT draws them.
+
+    Those that are drawn without area (points, lines) are not asked.
+    """
+    lines = ("points", "polyline")
+    drawn = shapes_by_frame(annotations, stop).items()
+    return Truth(tuple(labels), {frame: [one for one in own if one["type"] not in lines] for frame, own in drawn})

@@ -20,6 +20,7 @@ from agent.labels.matching import match_labels
 from agent.models.loading import LoadedModel, wrong_kind
 from agent.models.memory import resident_bytes
 from agent.options import Target
+from agent.pool.reading import memory_of
 from agent.settings.server import ServerSettings
 from agent.settings.service import load_models
 from agent.settings.tables import ModelSettings
@@ -37,7 +38,7 @@ def bench_models(
     quality: str = "original",
     begins: Callable[[str, int], None] = lambda name, frames: None,
 ) -> list[dict[str, Any]]:
-    """For each model what `BenchResult` has, its name, and the bytes by which the process grew with it.
+    """For each model what `BenchResult` has, its name, and the bytes that it takes, or by which the process grew.
 
     A model that cannot be used has an `error` instead, and costs the others nothing; what is said of the last one is
     raised where none can. `begins` hears of each model, and how many frames it is shown. BadRequest for a job without
@@ -51,7 +52,7 @@ def bench_models(
         if task is not None and work.task_id != task:
             raise BadRequest(f"job {truth_job}: it is of task {work.task_id}, not {task}")
         (job,) = work.jobs
-        truth = truth_of(work.labels, get_annotations(session, job.id))
+        truth = truth_of(work.labels, get_annotations(session, job.id), job.stop)
         places = [(job, frame) for frame in job.frames]
         for reference in references:
             begins(reference, len(places))
@@ -61,7 +62,8 @@ def bench_models(
                     match = match_labels(loaded.labels, work.labels, label_map=mapping)
                     with ChunkFrames(session, quality=quality) as source:
                         result = measure(loaded, source.read(places), truth, match)
-                    rows.append({"model": reference, **asdict(result), "memory": max(0, resident_bytes() - before)})
+                    taken = memory_of(loaded, resident_bytes() - before)
+                    rows.append({"model": reference, **asdict(result), "memory": taken})
             except (ModelError, ConfigError, LabelMismatch) as error:
                 rows.append({"model": reference, "error": str(error)})
                 if all("error" in row for row in rows) and len(rows) == len(references):

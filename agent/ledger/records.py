@@ -11,9 +11,6 @@ from typing import Any
 
 from agent.ledger.content import fingerprint
 
-OTHER_SERVER = "; log in there by --auth or $CVAT_ACCESS_TOKEN, or name a server"
-"""What to do where nothing says who we are at the server of a run."""
-
 
 def pack(payload: Mapping[str, Any]) -> bytes:
     """An upload's payload as the ledger keeps it."""

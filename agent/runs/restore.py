@@ -10,10 +10,11 @@ from typing import Any
 
 from agent.cvat.annotations_api import create, get_annotations, update
 from agent.cvat.session import Session, open_session
-from agent.errors import ConfigError, ServerUnavailable
+from agent.errors import ServerUnavailable
 from agent.ledger.backups import Backup, read_backup
 from agent.ledger.content import content_key
 from agent.ledger.ledger import KINDS
+from agent.runs.surroundings import check_server
 from agent.settings.server import ServerSettings
 
 ITEMS_PER_CALL = 500
@@ -47,8 +48,7 @@ def restore_backup(file: Path, server: ServerSettings, *, values: bool = False) 
     """
     backup = read_backup(file)
     with open_session(server.for_run_at(backup.server)) as session:
-        if session.url != backup.server:
-            raise ConfigError(f"{file}: it was kept at {backup.server}, not at {session.url}")
+        check_server(session, backup.server, f"{file}: it belongs to")
         result = _restore(session, backup, file)
         if values:
             _restore_values(session, backup, result)

@@ -9,14 +9,13 @@ from dataclasses import replace
 from agent.cvat.session import Session
 from agent.cvat.uploads import JobUploads
 from agent.cvat.work import TaskWork, find_work
-from agent.errors import BadRequest, ConfigError, ModelError, RequestCancelled
+from agent.errors import BadRequest, ModelError, RequestCancelled
 from agent.ledger.ledger import Ledger, RunRecord
-from agent.ledger.records import OTHER_SERVER
 from agent.options import Options, Target
 from agent.plan import Place, Plan, check_options, frames_by_job, make_plans
 from agent.report import RunReport
 from agent.runs.flow import drive
-from agent.runs.surroundings import ReadyModel, Surroundings
+from agent.runs.surroundings import ReadyModel, Surroundings, check_server
 from agent.sink import DrySink, UploadSink
 
 __all__ = ["Surroundings", "resume", "start"]
@@ -64,8 +63,7 @@ def resume(run: str, around: Surroundings, *, leave_skipped: bool = False) -> Ru
         _check_resumable(record, set() if leave_skipped else ledger.skipped(record.id))
         options = Options.from_json(record.options)
         session = stack.enter_context(around.open(record.server))
-        if session.url != record.server:
-            raise ConfigError(f"run {record.id}: it went to {record.server}, not to {session.url}{OTHER_SERVER}")
+        check_server(session, record.server, f"run {record.id}: it went to")
         work = _work(session, Target.parse(record.target), options)
         model = stack.enter_context(around.detector(options))
         if model.loaded.version != record.model_version:

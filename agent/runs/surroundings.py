@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Protocol
 
 from agent.compose.named import open_named
+from agent.cvat.login import has_login
 from agent.cvat.session import Session, open_session
+from agent.errors import ConfigError
 from agent.lease import Lease, LocalLease
 from agent.models.host import Host
 from agent.models.loading import LoadedModel, wrong_kind
@@ -49,6 +51,16 @@ def load_own(options: Options) -> Iterator[OwnModel]:
     finally:
         if host is None or host.ended:  # a model that is still in its batch must not be taken apart under it
             loaded.close()
+
+
+def check_server(session: Session, server: str, what: str) -> None:
+    """ConfigError where a session is not at the server that something of old belongs to."""
+    if session.url == server:
+        return
+    how = "--auth or $CVAT_ACCESS_TOKEN logs in there"
+    if not has_login(session.settings):
+        raise ConfigError(f"{what} {server}, and nothing says who we are; {how}")
+    raise ConfigError(f"{what} {server}, not to {session.url}; {how}, or name a server")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ from pathlib import Path
 from agent.cvat.annotations_api import delete, get_annotations
 from agent.cvat.session import Session, open_session
 from agent.cvat.uploads import JobUploads, untouched
-from agent.errors import BadRequest, ConfigError, ServerRefused
+from agent.errors import BadRequest, ServerRefused
 from agent.ledger.ledger import KINDS, Ledger
-from agent.ledger.records import OTHER_SERVER
+from agent.runs.surroundings import check_server
 from agent.settings.server import ServerSettings
 
 VALUES = ("attribute", "text", "label", "identity")
@@ -45,8 +45,7 @@ def undo_run(run: str, server: ServerSettings, ledger: Path | None, *, changed_t
         number = book.run(run).id
         with book.hold(number):
             record = book.run(number)
-            if session.url != record.server:
-                raise ConfigError(f"run {record.id}: it went to {record.server}, not to {session.url}{OTHER_SERVER}")
+            check_server(session, record.server, f"run {record.id}: it went to")
             if record.command == "enrich" and record.model_version in VALUES:
                 raise BadRequest(
                     f"run {record.id}: it changed values of shapes that were there; `runs restore --values` brings the"

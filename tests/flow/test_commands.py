@@ -182,4 +182,11 @@ def test_a_run_is_undone_where_it_went_without_naming_the_server(sandbox, sessio
     capsys.readouterr()
     run("runs", "list")
     number = capsys.readouterr().out.split()[0]
+    assert run("runs", "undo", number) == 2
+    said = capsys.readouterr().err
+    assert (
+        f"it went to {sandbox.url}, and nothing says who we are; --auth or $CVAT_ACCESS_TOKEN logs in there\n" in said
+    )
+    assert run("runs", "undo", number, "--auth", "bot:secret", "--server-host", "http://localhost:1") == 2
+    assert f"it went to {sandbox.url}, not to http://localhost:1; --auth or" in capsys.readouterr().err
     assert run("runs", "undo", number, "--auth", "bot:secret") == 0

@@ -1,6 +1,7 @@
 """`models bench` against truth on the server."""
 
 import json
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -14,7 +15,7 @@ from agent.labels.maps import load_label_map
 from agent.models.loading import load_model
 from agent.options import Target
 from tests.support.coco import accuracy, load_ground_truth
-from tests.support.material import make_image_task, make_task
+from tests.support.material import make_image_task, make_task, make_video_task
 
 PICTURES = 24
 
@@ -101,6 +102,32 @@ def test_masks_have_a_figure_of_their_own(sandbox, session, assets, truth):
     assert row["precision"] > 0.95
     if row["mask_precision"] is not None:
         assert row["mask_precision"] > 0.9
+
+
+def test_tracks_of_a_finished_video_are_truth_on_each_of_their_frames(sandbox, session, tmp_path):
+    task = make_video_task(session, frames=5, labels=[{"name": "thing", "type": "rectangle"}])
+    (work,) = find_work(session, Target("task", task))
+    shape = {"type": "rectangle", "points": [10, 10, 50, 50], "outside": False, "occluded": False, "attributes": []}
+    keyframes = [{**shape, "frame": 0}, {**shape, "frame": 2, "points": [30, 10, 70, 50]}, {**shape, "frame": 4}]
+    keyframes[2] |= {"points": [30, 10, 70, 50], "outside": True}
+    track = {"frame": 0, "label_id": work.labels[0].id, "group": 0, "source": "manual", "attributes": []}
+    create(session, work.jobs[0].id, {"tags": [], "shapes": [], "tracks": [{**track, "shapes": keyframes}]})
+    function = tmp_path / "follows.py"
+    function.write_text(
+        "import sys\n"
+        f"sys.path.insert(0, {str(Path(__file__).parents[2])!r})\n"
+        "import cvat_sdk.auto_annotation as cvataa\n"
+        "import numpy as np\n"
+        "from tests.support.material import number_of\n"
+        "spec = cvataa.DetectionFunctionSpec(labels=[cvataa.label_spec('thing', 0, type='rectangle')])\n"
+        "def detect(context, image):\n"
+        "    number = number_of(np.asarray(image.convert('RGB')))\n"
+        "    left = min(10 + 10 * number, 30)\n"
+        "    return [cvataa.rectangle(0, [left, 10, left + 40, 50])] if number < 4 else []\n"
+    )
+    (row,) = json.loads(bench(sandbox, f"cvat:{function}", "--truth", work.jobs[0].id, "--json").stdout)
+    assert row["precision"] == pytest.approx(1.0)
+    assert row["by_label"] == {"thing": pytest.approx(1.0)}
 
 
 def test_what_cannot_be_measured(sandbox, session, assets):
