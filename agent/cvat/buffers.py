@@ -30,11 +30,11 @@ class Buffers:
 
     def __init__(self, keep: int = KEPT_BYTES) -> None:
         self._keep = keep
-        # Arrays end wherever their last reader drops them, also within `empty` in the same thread.
-        self._lock = threading.RLock()
-        self._free: dict[int, NDArray[np.uint8]] = {}
-        """By their ids, the oldest first."""
+        self._lock = threading.Lock()
+        self._free: deque[NDArray[np.uint8]] = deque()
         self._kept = 0
+        self._returned: deque[NDArray[np.uint8]] = deque()
+        """What has come back and is not counted yet: arrays end anywhere, also in a thread that holds the lock."""
 
     @property
     def kept(self) -> int:
@@ -54,19 +54,29 @@ class Buffers:
 
     def _take(self, size: int) -> NDArray[np.uint8]:
         with self._lock:
-            for block in list(self._free.values()):  # others may come while we look
+            self._settle()
+            for place, block in enumerate(self._free):
                 if block.nbytes == size:
-                    del self._free[id(block)]
+                    del self._free[place]
                     self._kept -= size
                     return block
         return np.empty(size, np.uint8)
 
     def _give(self, block: NDArray[np.uint8]) -> None:
-        with self._lock:
-            self._free[id(block)] = block
+        self._returned.append(block)
+        if self._lock.acquire(blocking=False):  # or else whoever has the lock, or takes it next, sees to it
+            try:
+                self._settle()
+            finally:
+                self._lock.release()
+
+    def _settle(self) -> None:
+        while self._returned:
+            block = self._returned.popleft()
+            self._free.append(block)
             self._kept += block.nbytes
             while self._kept > self._keep:  # of sizes that nobody asks for any more, the oldest go first
-                self._kept -= self._free.pop(next(iter(self._free))).nbytes
+                self._kept -= self._free.popleft().nbytes
 
 
 BUFFERS = Buffers()

@@ -117,6 +117,19 @@ def test_threads_get_memory_of_their_own():
     assert not wrong
 
 
+def test_memory_may_come_back_while_memory_is_taken():
+    """The garbage collector ends arrays in the middle of anything."""
+    buffers = Buffers()
+    held = buffers.empty(HEIGHT, WIDTH)
+    with buffers._lock:
+        del held  # it must not wait for the lock
+    assert buffers.kept == 0
+    again = buffers.empty(HEIGHT, WIDTH)
+    assert buffers.kept == 0
+    del again
+    assert buffers.kept == MEMORY, "one block, used twice"
+
+
 def test_decoded_pictures_are_those_of_pillow_each_its_own():
     noise = np.random.default_rng(5).integers(0, 256, (30, 40, 3), np.uint8)
     files = []
