@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import threading
 import weakref
+from collections import deque
 from typing import TYPE_CHECKING
 
 import numpy as np
