@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Literal
 
-from agent.errors import RequestCancelled, RequestError, SidecarError, public_message
+from agent.errors import RequestCancelled, RequestError, ServerError, SidecarError, public_message
 from agent.log_fields import log_fields
 
 log = logging.getLogger(__name__)
@@ -190,8 +190,10 @@ class Activity:
                 self._finished.append(record)
             if outcome == "failed":
                 self._errors.append(record)
-        # A request that makes no sense is told by its text; where that was found out helps nobody.
-        traceback = outcome == "failed" and not isinstance(error, RequestError)
+        # A request that makes no sense, or a server that says no, is told by its text; where it was heard helps nobody.
+        traceback = outcome == "failed" and not isinstance(error, RequestError | ServerError)
+        if outcome == "failed" and not traceback:
+            text = str(error)  # the log is for whoever runs this
         level = logging.WARNING if outcome == "failed" else logging.DEBUG if record.quiet else logging.INFO
         log.log(
             level, "%s %s of %s for %s: %s after %.1f s%s", record.door, record.kind, record.what, record.model,

@@ -29,7 +29,7 @@ class FunctionRecord:
     model: str
     function: int | None
     status: str
-    """created, there, gone, deleted, none, refused, failed, left out (no such kind), left over (of no model any more)."""
+    """created, there, gone, deleted, none, refused, failed, left out (no such kind), left over (of no model now)."""
     text: str = ""
     """What else there is to say."""
 

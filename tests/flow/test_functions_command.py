@@ -231,7 +231,8 @@ def test_a_model_that_cannot_be_loaded_keeps_no_other_from_its_function(sandbox,
     place.write(sandbox.url)
     (place.folder / "detector.py").write_text("import what_is_not_there")
     said = place.run("register", code=4)
-    assert "Error: model detector: " in said and "what_is_not_there" in said
+    assert "Error: model detector: " in said
+    assert "what_is_not_there" in said
     assert rows(place.run("list")) == [
         ("detector", None, "none"),
         ("interactor", 1, "there"),

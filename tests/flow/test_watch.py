@@ -251,9 +251,11 @@ class TestWhen:
             time[0] += timedelta(hours=6)
             watch.look()
             assert watch.count == 0
+            assert "1 of 1 rules look for work; rule things: quiet until 06:00" in watch.door.health().text
             time[0] += timedelta(hours=1)
             watch.look()
             assert watch.count == 1
+            assert "quiet" not in watch.door.health().text
 
     def test_so_many_jobs_an_hour(self, sandbox, session, tmp_path):
         make_image_task(session, count=5, segment_size=1, labels=LABELS)
@@ -312,6 +314,24 @@ class TestStates:
             watch.look()
             assert (job_of(session, job)["state"], watch.memory()[job].owed) == ("completed", None)
             assert watch.count == 1
+
+    def test_a_login_that_has_run_out_is_no_failure_of_the_job(self, sandbox, session):
+        _, job = new_task(session)
+        clock = Clock()
+        wish = rule(state_when_started="in progress", state_when_failed="rejected", issue_on_failure=True)
+        with watching(sandbox, wish, timing=clock.timing) as watch:
+            watch.finder.gate.clear()
+            watch.finder.await_batch()
+            fault = sandbox.faults.add(method="PATCH", path=rf"/api/jobs/{job}/annotations", status=401, count=2)
+            watch.finder.gate.set()
+            until(lambda: watch.memory()[job].status == "interrupted")
+            assert (job_of(session, job)["state"], job_of(session, job)["issues"]["count"]) == ("in progress", 0)
+            assert "401" in watch.door.health().text
+            assert fault.struck == 2
+            clock.ahead = 600
+            watch.look()
+            assert watch.memory()[job].status == "done"
+            assert boxes(session, job)
 
     def test_a_state_that_somebody_has_set_meanwhile_is_theirs(self, sandbox, session):
         _, job = new_task(session)

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from agent.activity import REMEMBERED, Activity
-from agent.errors import BadRequest, ModelLoadFailed, RequestCancelled
+from agent.errors import BadRequest, ModelLoadFailed, RequestCancelled, ServerRefused
 from agent.log_fields import current_fields, log_fields
 
 
@@ -46,6 +46,7 @@ def test_a_request_runs_until_its_block_is_left(activity, ended):
         (BadRequest("frame 7: there is none"), "failed", "frame 7: there is none", "frame 7: there is none"),
         (ModelLoadFailed("/secret/path"), "failed", "The model could not be used", "/secret/path"),
         (OSError("/secret/path"), "failed", "Internal error", "OSError: /secret/path"),
+        (ServerRefused("no: 401", status=401), "failed", "The CVAT server could not be used", "no: 401"),
         (RequestCancelled("by alice"), "cancelled", "by alice", None),
         (KeyboardInterrupt(), "failed", "Internal error", "KeyboardInterrupt"),
     ],
@@ -61,8 +62,9 @@ def test_how_it_ends_is_told(activity, ended, error, outcome, public, detail, ca
     (line,) = caplog.records
     assert line.levelname == ("WARNING" if outcome == "failed" else "INFO")
     assert f"queue annotate_task of task 4 for yolo: {outcome} after" in line.getMessage()
-    told_by_its_text = isinstance(error, BadRequest)
+    told_by_its_text = isinstance(error, BadRequest | ServerRefused)
     assert (line.exc_info is not None) == (outcome == "failed" and not told_by_its_text)
+    assert not told_by_its_text or str(error) in line.getMessage()
 
 
 def test_cancelling_sets_the_flag_and_the_next_check_ends_it(activity):

@@ -101,7 +101,8 @@ class Watch:
         if trouble := self._place.reach.trouble:
             return DoorHealth(False, trouble)
         at_work = [f"job {attended.job}" for attended in self._place.at_work()]
-        parts = [f"{len(enabled)} of {len(lookers)} rules look for work", *troubles]
+        quiet = [f"rule {one.rule.name}: quiet until {end}" for one in enabled if (end := one.rest.quiet_until)]
+        parts = [f"{len(enabled)} of {len(lookers)} rules look for work", *quiet, *troubles]
         if enabled and not self._place.reach.reached:
             parts.append("the server has not been asked yet")
         if at_work:

@@ -48,7 +48,7 @@ class Endings:
             self._given_up(row, str(error), again=attended.why is Stop.TAKEN_BACK)
         elif isinstance(error, RequestCancelled):
             self._change(row, status="interrupted", next_try=0.0)  # the model was taken away under it
-        elif isinstance(error, ServerUnavailable | HeldElsewhere):
+        elif isinstance(error, ServerUnavailable | HeldElsewhere) or _is_about_us(error):
             self.later(row, error)
         else:
             return self._look_why(row, error)
@@ -102,7 +102,7 @@ class Endings:
             return
         except ServerError as error:
             log.warning("job %d: its state could not be set to %r: %s", row.job, owed, error)
-            if isinstance(error, ServerRefused) and error.status in NOT_ABOUT_US:
+            if _is_about_us(error):
                 return  # a token that has run out, for example; the job would stay as if we were at it for ever
         self._change(row, owed=None)
 
@@ -147,3 +147,8 @@ class Endings:
 
     def _change(self, row: RuleJob, **values: Any) -> None:
         self._place.memory.change(row, updated=self._place.timestamp(), **values)
+
+
+def _is_about_us(error: BaseException) -> bool:
+    """Whether the server says no to who we are, whatever the job: a token that has run out, for example."""
+    return isinstance(error, ServerRefused) and error.status in NOT_ABOUT_US

@@ -16,7 +16,7 @@ from agent.doors import Shared
 from agent.doors.watch.attended import Attended, Stop
 from agent.doors.watch.claims import Claims
 from agent.doors.watch.hours import pause_after
-from agent.errors import RequestCancelled, ServerError
+from agent.errors import RequestCancelled, ServerError, ServerRefused
 from agent.ledger.rules import RuleMemory
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,8 @@ class Reach:
             self._next, self._asked = self._clock() + max(wait, asked), self._clock() + asked
             self._since = self._since or now
             self._said = str(error)
-            what = "the server is away" if self._reached else "waiting for the server"
+            away = "the server is away" if self._reached else "waiting for the server"
+            what = "the server refuses us" if isinstance(error, ServerRefused) else away
         log.warning("watch: %s: %s; looking again in %.0f s", what, error, max(wait, asked))
 
     def answered(self) -> None:

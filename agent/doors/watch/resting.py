@@ -31,8 +31,14 @@ class Rest:
             or not self._rule.settings.enabled
             or self._place.clock() < self._until
             or self._place.reach.wait > 0
-            or is_quiet(self._rule.settings.quiet_hours, self._place.now())
+            or self.quiet_until is not None
         )
+
+    @property
+    def quiet_until(self) -> str | None:
+        """When the quiet hours end, as the rule says it; None outside of them."""
+        hours = self._rule.settings.quiet_hours
+        return hours[1] if hours is not None and is_quiet(hours, self._place.now()) else None
 
     def forget(self) -> None:
         """Settings were changed: whatever was wrong may have been put right."""
