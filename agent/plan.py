@@ -20,6 +20,7 @@ from agent.domain import Frame, Roi
 from agent.errors import BadRequest, LabelMismatch
 from agent.existing import Item, occupied_frames
 from agent.filters import Filters
+from agent.labels.advice import IN_MENU, IN_RULE, ON_COMMAND_LINE
 from agent.labels.maps import load_label_map
 from agent.labels.matching import LabelMatch, match_labels
 from agent.ledger.ledger import Ledger
@@ -133,7 +134,8 @@ def _plan(
     surveyor: Surveyor,
 ) -> Plan:
     label_map = load_label_map(options.label_map) if options.label_map else None
-    match = match_labels(model.labels, part.labels, request=options.mapping, label_map=label_map)
+    wording = ON_COMMAND_LINE if options.rule is None else IN_RULE
+    match = match_labels(model.labels, part.labels, request=options.mapping, label_map=label_map, wording=wording)
     thresholds = match.thresholds(options.threshold, model.default_threshold)
     wanted = [(job, frame) for job, frame in places if (job.id, frame) not in finished]
     counts = Counter(job.id for job, _ in places)
@@ -177,8 +179,9 @@ def request_plan(
     if mapping is not None and not mapping:
         raise LabelMismatch("mapping: it is empty, no label of the model is to become one of the task's")
     known = load_label_map(label_map) if label_map else None
+    only, wording = mapping is not None, IN_MENU
     match = match_labels(
-        model.labels, part.labels, request=mapping, label_map=known, only_requested=mapping is not None
+        model.labels, part.labels, request=mapping, label_map=known, only_requested=only, wording=wording
     )
     default = model.default_threshold if default_threshold is None else default_threshold
     thresholds = match.thresholds(threshold, default)

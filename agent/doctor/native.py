@@ -10,7 +10,7 @@ from agent.doctor.findings import Check, Finding, failed, ok, skipped, warning
 from agent.doctor.machine import STATE
 from agent.doctor.patient import Patient
 from agent.errors import ServerRefused
-from agent.functions.bodies import KINDS, NotCompatible, check_compatible
+from agent.functions.bodies import KINDS, NotCompatible, check_compatible, kind_of
 from agent.functions.ids import FunctionIds, state_folder
 from agent.settings.tables import Config, ModelSettings
 
@@ -46,9 +46,7 @@ def _function(patient: Patient, model: ModelSettings) -> Finding:
     register = patient.command(f"functions register {model.id}")
     description = patient.describe(model)
     if known is None:
-        # Of a model that was never loaded here, its options may tell the kind.
-        kind = description.kind if description else str(model.options.get("kind", "detector"))
-        if kind not in KINDS:
+        if (kind := kind_of(model, description)) not in KINDS:
             return skipped(f"CVAT has no native functions of the kind {kind}; the other doors have it")
         return failed(f"no function of {patient.url()} stands for it", patient.command("functions register"))
     try:

@@ -14,6 +14,7 @@ from agent.doctor.findings import Check, Finding, failed, ok, skipped, warning
 from agent.doctor.patient import Patient
 from agent.doors.watch.rules import Rule, read_rules
 from agent.errors import LabelMismatch, ServerRefused
+from agent.labels.advice import IN_MENU, IN_RULE
 from agent.labels.maps import load_label_map
 from agent.labels.matching import match_labels
 from agent.settings.tables import Config, ModelSettings, RuleSettings
@@ -111,9 +112,8 @@ def _labels(patient: Patient, model: ModelSettings, queries: list[dict[str, Any]
     for task, job in itertools.islice(_tasks(patient, queries), TASKS):
         seen += 1
         try:
-            found = match_labels(
-                description.labels, task_labels(patient.session, job), request=mapping, label_map=label_map
-            )
+            theirs, wording = task_labels(patient.session, job), IN_RULE if rule else IN_MENU
+            found = match_labels(description.labels, theirs, request=mapping, label_map=label_map, wording=wording)
             good.append(f"task {task}: {len(found.targets)} of {len(description.labels)}")
         except LabelMismatch as error:
             bad.append((task, str(error).removeprefix("labels: ")))

@@ -25,6 +25,11 @@ class NotCompatible(ModelError):
         return "The model does not fit the function any more; its agent's log says why"
 
 
+def kind_of(settings: ModelSettings, description: Description | None) -> str:
+    """The kind of a model: of one that was never loaded here, its options may tell it."""
+    return description.kind if description is not None else str(settings.options.get("kind", "detector"))
+
+
 # ------------------------------------------------------------------ what they say
 
 

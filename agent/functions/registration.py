@@ -12,9 +12,9 @@ from typing import Any
 from agent.cvat.functions_api import create_function, delete_function, get_function
 from agent.cvat.session import Session, open_session
 from agent.errors import ConfigError, ModelError, ServerRefused
-from agent.functions.bodies import KINDS, NotCompatible, check_compatible, function_body
+from agent.functions.bodies import KINDS, NotCompatible, check_compatible, function_body, kind_of
 from agent.functions.ids import FunctionIds, state_folder
-from agent.models.descriptions import Description
+from agent.models.descriptions import Description, Descriptions
 from agent.pool.pool import ModelPool
 from agent.settings.server import ServerSettings
 from agent.settings.tables import Config, ModelSettings
@@ -41,6 +41,7 @@ class Registrar:
         self._session, self._describe = session, describe
         self._models = [settings for settings in config.models if "queue" in settings.doors]
         self._ids = FunctionIds(state_folder(config), session)
+        self._known = Descriptions(state_folder(config) / "models")
 
     def register(self, names: Sequence[str] = (), *, public: bool = False) -> Iterator[FunctionRecord]:
         """Makes a function for each model that has none.
@@ -53,8 +54,7 @@ class Registrar:
                 if description.kind in KINDS:
                     yield self._registered(settings, description, public)
                 else:
-                    text = f"CVAT knows no native function of the kind {description.kind}"
-                    yield FunctionRecord(settings.id, None, "left out", text)
+                    yield _left_out(settings, description.kind)
             except ModelError as error:
                 yield FunctionRecord(settings.id, self._ids.of(settings), "failed", str(error))
 
@@ -97,7 +97,8 @@ class Registrar:
         for settings in self._models:
             known = self._ids.of(settings)
             if known is None:
-                yield FunctionRecord(settings.id, None, "none")
+                kind = kind_of(settings, self._known.read(settings))
+                yield FunctionRecord(settings.id, None, "none") if kind in KINDS else _left_out(settings, kind)
                 continue
             try:
                 found = get_function(self._session, known)
@@ -140,6 +141,10 @@ class Registrar:
                     f"model {name!r}: allowed: a model of the queue's in service.toml: {', '.join(known) or 'none'}"
                 )
         return [settings for settings in self._models if not names or settings.id in names]
+
+
+def _left_out(settings: ModelSettings, kind: str) -> FunctionRecord:
+    return FunctionRecord(settings.id, None, "left out", f"CVAT knows no native function of the kind {kind}")
 
 
 @contextmanager

@@ -3,12 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 from agent.domain import Label, TaskLabel
 from agent.labels.maps import LabelMap, known_label_maps, load_label_map
 from agent.labels.match import NO_SUCH_LABEL, DroppedLabel, compatible
 from agent.labels.names import NameIndex, close_names, fold, some
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """How whoever asks for a match can say what is meant."""
+
+    pair: str
+    """With the names `own` and `theirs`."""
+    label_map: str
+    """With its `name`."""
+    option: str
+    """Of the model, with `name` and `value`."""
+
+
+ON_COMMAND_LINE = Wording('--map "{own}={theirs}"', "--label-map {name}", "-p {name}={value}")
+IN_RULE = Wording(
+    'mapping = {{"{own}" = "{theirs}"}} in the options of the rule',
+    'label_map = "{name}" in the options of the rule',
+    '{name} = "{value}" in the options of the model',
+)
+IN_MENU = Wording(
+    '"{own}" for "{theirs}" in the dialog',
+    'label_map = "{name}" of the model, in its agent\'s service.toml',
+    '{name} = "{value}" in the options of the model',
+)
 
 
 @lru_cache(maxsize=1)
@@ -67,7 +93,10 @@ class _Entry:
 
 
 def nothing_matches(
-    model_labels: Sequence[Label], task_labels: Sequence[TaskLabel], dropped: Sequence[DroppedLabel]
+    model_labels: Sequence[Label],
+    task_labels: Sequence[TaskLabel],
+    dropped: Sequence[DroppedLabel],
+    wording: Wording = ON_COMMAND_LINE,
 ) -> str:
     """The message for a model and a task that have nothing in common."""
     own, theirs = [label.name for label in model_labels], [label.name for label in task_labels]
@@ -75,21 +104,22 @@ def nothing_matches(
     if reasons := [label.reason for label in dropped if label.reason != NO_SUCH_LABEL]:
         text += f": {reasons[0]}"
     if misfits := [label.types for label in dropped if label.types is not None]:
-        return f"{text}; {_about_types(*misfits[0])}"
+        return f"{text}; {_about_types(*misfits[0], wording)}"
     if maps := maps_that_help(model_labels, task_labels):
-        return f"{text}; try --label-map {maps[0]}"
+        return f"{text}; try {wording.label_map.format(name=maps[0])}"
     for label in dropped:
         if label.suggestions:
-            return f'{text}; try --map "{label.name}={label.suggestions[0]}"'
-    return f'{text}; say which is which by --map "model label=task label"'
+            return f"{text}; try {wording.pair.format(own=label.name, theirs=label.suggestions[0])}"
+    return f"{text}; say which is which by {wording.pair.format(own='model label', theirs='task label')}"
 
 
-def _about_types(own: str, theirs: str) -> str:
+def _about_types(own: str, theirs: str, wording: Wording) -> str:
     """What helps where a name is the same and the types do not go together; no mapping does."""
     wanted = {"skeleton": own, "any": own, "mask": "mask, polygon or any", "polygon": "mask, polygon or any"}
     fits = f"a task's label of the type {wanted.get(own, f'{own} or any')} fits"
     if theirs == "rectangle" and own in ("mask", "skeleton"):
-        return f"many models give rectangles instead by -p shape=rectangle, and {fits}"
+        option = wording.option.format(name="shape", value="rectangle")
+        return f"many models give rectangles instead by {option}, and {fits}"
     if own == "rectangle" and theirs in ("mask", "polygon", "skeleton"):
         what = "a skeleton" if theirs == "skeleton" else "a mask"
         return f"a `chain:` makes {what} of each rectangle (docs/compositions.md), and {fits}"

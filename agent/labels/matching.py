@@ -14,7 +14,7 @@ from typing import Any
 
 from agent.domain import Attribute, Label, TaskAttribute, TaskLabel
 from agent.errors import ConfigError, LabelMismatch
-from agent.labels.advice import maps_that_help, nothing_matches, strangers, suggestions
+from agent.labels.advice import ON_COMMAND_LINE, Wording, maps_that_help, nothing_matches, strangers, suggestions
 from agent.labels.attribute_values import valid_value
 from agent.labels.maps import LabelMap, MapEntry
 from agent.labels.match import (
@@ -45,20 +45,26 @@ def match_labels(
     request: Mapping[str, Any] | None = None,
     label_map: LabelMap | None = None,
     only_requested: bool = False,
+    wording: Wording = ON_COMMAND_LINE,
 ) -> LabelMatch:
     """The match; LabelMismatch when an explicit mapping is impossible or when nothing matches at all.
 
-    The arguments are those of `find_match`.
+    The arguments are those of `find_match`; `wording` is for the advice.
     """
     found = find_match(model_labels, task_labels, request=request, label_map=label_map, only_requested=only_requested)
-    check_match(found, model_labels, task_labels)
+    check_match(found, model_labels, task_labels, wording)
     return found
 
 
-def check_match(found: LabelMatch, model_labels: Sequence[Label], task_labels: Sequence[TaskLabel]) -> None:
+def check_match(
+    found: LabelMatch,
+    model_labels: Sequence[Label],
+    task_labels: Sequence[TaskLabel],
+    wording: Wording = ON_COMMAND_LINE,
+) -> None:
     """LabelMismatch, with advice, for a match in which nothing matches."""
     if not found.targets:
-        raise LabelMismatch(nothing_matches(model_labels, task_labels, found.dropped))
+        raise LabelMismatch(nothing_matches(model_labels, task_labels, found.dropped, wording))
 
 
 def find_match(

@@ -257,6 +257,15 @@ def test_models_of_other_doors_are_left_out(sandbox, place):
     assert row["text"] == "tracker 'Follows'"
 
 
+def test_a_reidentifier_is_left_out_also_before_it_was_ever_loaded(sandbox, place):
+    table = '[[models]]\nid = "people"\nmodel = "local:people.onnx"\noptions = { kind = "reid" }'
+    place.write(sandbox.url, {"tracker": table})
+    assert place.say("list")[0] == [
+        "tracker: no function yet; `cvat-sidecar functions register tracker` makes one",
+        "people: no function: CVAT knows no native function of the kind reid",
+    ]
+
+
 def test_personal_of_an_organization_and_public(place):
     with Sandbox({"bot": "secret", "alice": "secret"}, admins=["alice"]) as sandbox:
         with Client(sandbox, "bot", "secret") as bot:

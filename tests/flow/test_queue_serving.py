@@ -367,6 +367,14 @@ def test_models_without_a_function_are_named(sandbox):
         served.door.close()
 
 
+def test_a_reidentifier_is_not_asked_to_have_a_function(sandbox):
+    rows = [ModelSettings("people", "test:people", options={"kind": "reid"})]
+    with serving(sandbox, rows, load=loader({}), register=False, start=False) as served:
+        served.door.start()
+        assert served.door.health().text == "no model is for the queue"
+        served.door.close()
+
+
 def test_functions_that_are_registered_or_deleted_are_noticed(sandbox, task, caplog):
     with serving(sandbox, {"finder": Finder(), "clicker": Clicker()}, register=False, start=False) as served:
         served.door.start()

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from agent.domain import LABEL_TYPES, Attribute, Label, TaskAttribute, TaskLabel
 from agent.errors import ConfigError, LabelMismatch
+from agent.labels.advice import IN_MENU, IN_RULE
 from agent.labels.attribute_values import valid_value
 from agent.labels.maps import load_label_map, parse_label_map
 from agent.labels.matching import check_match, compatible, find_match, match_labels
@@ -336,6 +337,28 @@ class TestAdvice:
             match_labels(model("qqq", "rrr"), task(qqq="tag"))
         with pytest.raises(LabelMismatch, match=r'try --map "car=vehicle"|try --map "truck=vehicle"'):
             match_labels(model("truck", "car"), task("vehicle"))
+
+    @pytest.mark.parametrize(
+        ("wording", "pair", "label_map", "option"),
+        [
+            (IN_RULE, 'try mapping = {"car" = "vehicle"} in the options of the rule',
+             'try label_map = "coco-to-voc" in the options of the rule',
+             'by shape = "rectangle" in the options of the model'),
+            (IN_MENU, 'try "car" for "vehicle" in the dialog', 'try label_map = "coco-to-voc" of the model',
+             'by shape = "rectangle" in the options of the model'),
+        ],
+        ids=["rule", "menu"],
+    )  # fmt: skip
+    def test_advice_is_in_the_words_of_who_asks(self, wording, pair, label_map, option):
+        for own, theirs, said in (
+            (model("car"), task("vehicle"), pair),
+            (model("airplane"), task("aeroplane"), label_map),
+            (model("car", kind="mask"), task("car"), option),
+        ):
+            with pytest.raises(LabelMismatch) as refused:
+                match_labels(own, theirs, wording=wording)
+            assert said in str(refused.value)
+            assert "--" not in str(refused.value)
 
     def test_a_large_vocabulary_is_matched_quickly(self):
         names = load_label_map("imagenet-1k").names

@@ -16,6 +16,7 @@ from agent.doors import DoorHealth, Shared
 from agent.doors.queue.held import Workplace
 from agent.doors.queue.server import FunctionServer
 from agent.errors import ConfigError
+from agent.functions.bodies import KINDS, kind_of
 from agent.functions.ids import FunctionIds
 
 log = logging.getLogger(__name__)
@@ -113,13 +114,16 @@ class QueueDoor:
     # ---------------------------------------------------------------- inside
 
     def _wanted(self) -> tuple[dict[str, int], list[str]]:
-        """Model id -> function id; and the models of the queue that have none."""
+        """Model id -> function id; and the models of the queue that have none, and could have one."""
         config = self._shared.config
         if config.queue is None:
             return {}, []
         ids = self._ids()
-        found = {model.id: ids.of(model) for model in config.models if "queue" in model.doors}
-        return {m: f for m, f in found.items() if f is not None}, [m for m, f in found.items() if f is None]
+        found = [(model, ids.of(model)) for model in config.models if "queue" in model.doors]
+        described = self._shared.pool.describe
+        without = [model for model, function in found if function is None]
+        registrable = [model.id for model in without if kind_of(model, described(model.id)) in KINDS]
+        return {model.id: function for model, function in found if function is not None}, registrable
 
     def _ids(self) -> FunctionIds:
         return FunctionIds(self._shared.state_dir, self._shared.session)
