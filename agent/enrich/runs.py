@@ -14,7 +14,7 @@ from agent.cvat.uploads import JobUploads
 from agent.cvat.work import find_work
 from agent.enrich.looks import EnrichOptions, JobShapes, Looked, Ready, look, prepare, read_job
 from agent.enrich.shapes import Changes, check_attribute
-from agent.errors import BadRequest, RequestCancelled
+from agent.errors import BadRequest
 from agent.ledger.backups import write_backup
 from agent.ledger.ledger import Ledger
 from agent.models.host import Host
@@ -58,18 +58,9 @@ def enrich_target(
             )  # fmt: skip
             stack.enter_context(ledger.hold(report.run))
         around.started(report.run, ())
-        report.status = "failed"
-        try:
+        with around.concluding(report, ledger):
             for one in ready:
                 _change(session, ledger, one, look(session, one, options, around, report), around, report)
-            report.status = "done"
-        except (RequestCancelled, KeyboardInterrupt):
-            report.status = "interrupted"
-            raise
-        finally:
-            if report.run is not None:
-                ledger.end(report.run, report.status, report.as_json())
-            around.ended(report)
         return report
 
 
@@ -115,12 +106,8 @@ def _change(
 def _recreate(
     session: Session, ledger: Ledger, report: RunReport, job: int, changes: Changes, around: Surroundings
 ) -> None:
-    def wait(seconds: float) -> None:
-        if around.stop.wait(seconds):
-            raise RequestCancelled("interrupted while the server did not answer")
-
     assert report.run is not None
-    uploads = JobUploads(session, ledger, report.run, job, wait=wait)
+    uploads = JobUploads(session, ledger, report.run, job, wait=around.wait)
     frames = sorted({shape["frame"] for shape in changes.created})
     payload: dict[str, list[dict[str, Any]]] = {"tags": [], "shapes": changes.created, "tracks": []}
     uploads.add(frames, payload, [("shapes", number) for number, _ in changes.replaced])

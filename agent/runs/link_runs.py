@@ -50,7 +50,7 @@ def link_target(
             raise NothingToLink(f"{target}: {_why_nothing(linked, options)}")
         if dry_run:
             return report
-        run = ledger.begin(
+        report.run = run = ledger.begin(
             server=session.url,
             user=session.user,
             target=str(target),
@@ -59,19 +59,10 @@ def link_target(
             options=asdict(options),
             frames={job: sorted(part.frames.get(job, ())) for part in linked for job in part.tracks},
         )  # fmt: skip
-        report.run = run
         stack.enter_context(ledger.hold(run))
         around.started(run, ())
-        report.status = "failed"
-        try:
+        with around.concluding(report, ledger):
             _upload(session, ledger, run, linked, options, around, report)
-            report.status = "done"
-        except (RequestCancelled, KeyboardInterrupt):
-            report.status = "interrupted"
-            raise
-        finally:
-            ledger.end(run, report.status, report.as_json())
-            around.ended(report)
         return report
 
 
@@ -111,10 +102,6 @@ def _upload(
     around: Surroundings,
     report: RunReport,
 ) -> None:
-    def wait(seconds: float) -> None:
-        if around.stop.wait(seconds):
-            raise RequestCancelled("interrupted while the server did not answer")
-
     jobs = list(_jobs(linked))
     for done, (part, job) in enumerate(jobs, 1):
         if around.stop.is_set():
@@ -126,7 +113,7 @@ def _upload(
             backup = write_backup(ledger.path, session.url, job, stored)
             ledger.note_backup(run, backup)
             report.notes.append(f"backup      job {job}: {backup}")
-        uploads = JobUploads(session, ledger, run, job, wait=wait, keep_changed=options.of == "own")
+        uploads = JobUploads(session, ledger, run, job, wait=around.wait, keep_changed=options.of == "own")
         frames = sorted({shape["frame"] for track in tracks for shape in track["shapes"]})
         uploads.add(frames, {"tags": [], "shapes": [], "tracks": tracks}, [("shapes", number) for number in gone])
         uploads.settle()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Collection, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 
 from agent.cvat.session import Session
@@ -116,7 +116,7 @@ def _tried(
     around.started(None, plans)
     report = _new_report(plans)
     report.dry = True
-    with _concluded(report, around):
+    with around.concluding(report):
         drive(plans, session, model, options, around, report, lambda plan: DrySink(removes=plan.replaced))
     if options.replace != "none" and not report.removed:
         report.notes.append("replaced    nothing: there is nothing that --replace would remove")
@@ -136,14 +136,9 @@ def _recorded(
     report = _new_report(plans)
     _count_earlier(report, run, plans, ledger)
 
-    def wait(seconds: float) -> None:
-        # Whoever waits no longer must not send again either: a resumed run looks what arrived, and takes its time.
-        if around.stop.wait(seconds):
-            raise RequestCancelled("interrupted while the server did not answer")
-
     def uploads_to(job: int) -> JobUploads:
         keep = options.replace in ("own", "rule")
-        return JobUploads(session, ledger, run, job, wait=wait, before=around.before_upload, keep_changed=keep)
+        return JobUploads(session, ledger, run, job, wait=around.wait, before=around.before_upload, keep_changed=keep)
 
     def skipped(job: int, frame: int, reason: str) -> None:
         ledger.skip(run, job, frame, reason)
@@ -159,25 +154,9 @@ def _recorded(
     for backup in (backup for plan in plans for backup in plan.backups):
         ledger.note_backup(run, backup)
     around.started(run, plans)
-    with _concluded(report, around, ledger):
+    with around.concluding(report, ledger):
         drive(plans, session, model, options, around, report, sink)
     return report
-
-
-@contextmanager
-def _concluded(report: RunReport, around: Surroundings, ledger: Ledger | None = None) -> Iterator[None]:
-    """Tells the ledger, and whoever watches, how what is done inside ended."""
-    report.status = "failed"
-    try:
-        yield
-        report.status = "done"
-    except (RequestCancelled, KeyboardInterrupt):
-        report.status = "interrupted"
-        raise
-    finally:
-        if ledger is not None and report.run is not None:
-            ledger.end(report.run, report.status, report.as_json())
-        around.ended(report)
 
 
 def _new_report(plans: Sequence[Plan]) -> RunReport:

@@ -12,8 +12,9 @@ from typing import Protocol
 from agent.compose.named import open_named
 from agent.cvat.login import has_login
 from agent.cvat.session import Session, open_session
-from agent.errors import ConfigError
+from agent.errors import ConfigError, RequestCancelled
 from agent.lease import Lease, LocalLease
+from agent.ledger.ledger import Ledger
 from agent.models.host import Host
 from agent.models.loading import LoadedModel, wrong_kind
 from agent.options import Options
@@ -105,3 +106,26 @@ class Surroundings:
 
     def the_lease(self) -> Lease:
         return self.lease or LocalLease(self.stop, self.progress)
+
+    def wait(self, seconds: float) -> None:
+        """Waits for a server that does not answer; RequestCancelled where nobody waits any longer.
+
+        Then nothing must be sent again either: a resumed run looks what arrived, and takes its time.
+        """
+        if self.stop.wait(seconds):
+            raise RequestCancelled("interrupted while the server did not answer")
+
+    @contextmanager
+    def concluding(self, report: RunReport, ledger: Ledger | None = None) -> Iterator[None]:
+        """Tells the ledger, and whoever watches, how what is done inside ended."""
+        report.status = "failed"
+        try:
+            yield
+            report.status = "done"
+        except (RequestCancelled, KeyboardInterrupt):
+            report.status = "interrupted"
+            raise
+        finally:
+            if ledger is not None and report.run is not None:
+                ledger.end(report.run, report.status, report.as_json())
+            self.ended(report)

@@ -226,7 +226,7 @@ class TestRestore:
         values = json.loads(file.read_text())
         file.write_text(json.dumps({**values, "server": "http://elsewhere"}))
         assert run(sandbox, "runs", "restore", file) == 2
-        assert "it was kept at http://elsewhere" in capsys.readouterr().err
+        assert "it belongs to http://elsewhere, not to" in capsys.readouterr().err
 
 
 def test_the_list_of_runs_tells_which_rule_it_was(capsys):

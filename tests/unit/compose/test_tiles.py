@@ -1,4 +1,4 @@
-"""Tiles of a detector that sees what is there: things of one colour, as far as they are in the picture it is shown."""
+"""Tiles and flips of a detector that sees what is there: things of one colour, as far as it is shown them."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ KIND = "rectangle"
 spec = cvataa.DetectionFunctionSpec(labels=[cvataa.label_spec("thing", 0, type=KIND)])
 
 def detect(context, image):
-    pixels = np.asarray(image.convert("RGB"))
+    pixels = np.where(np.asarray(image.convert("RGB")) > 127, 255, 0).astype(np.uint8)  # sharp again, once made smaller
     for colour in np.unique(pixels.reshape(-1, 3), axis=0):
         if colour.any():
             seen = (pixels == colour).all(axis=2)
@@ -28,12 +28,12 @@ COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)]
 
 
 @pytest.fixture
-def tiles(tmp_path):
+def composed(tmp_path):
     opened = []
 
-    def opening(kind="rectangle", **options):
+    def opening(scheme, kind="rectangle", **options):
         (tmp_path / "seer.py").write_text(SEER.replace('KIND = "rectangle"', f'KIND = "{kind}"'))
-        opened.append(open_named("tiles:", device="cpu", options={"of": f"cvat:{tmp_path}/seer.py", **options}))
+        opened.append(open_named(scheme, device="cpu", options={"of": f"cvat:{tmp_path}/seer.py", **options}))
         return opened[-1].model
 
     yield opening
@@ -67,12 +67,24 @@ def found(model, frame):
     ],
     ids=["long", "large", "corners", "borders", "neighbours"],
 )
-def test_each_thing_is_found_once_and_whole(tiles, kind, whole, things):
-    model = tiles(kind, size=100, overlap=0.2, whole=whole)
+def test_each_thing_is_found_once_and_whole(composed, kind, whole, things):
+    model = composed("tiles:", kind, size=100, overlap=0.2, whole=whole)
     assert found(model, picture(320, 200, *things)) == sorted(things)
 
 
 @pytest.mark.parametrize("size", [(60, 40), (100, 100), (101, 100), (1, 300), (300, 1)])
-def test_pictures_smaller_than_a_tile_and_slender_ones(tiles, size):
+def test_pictures_smaller_than_a_tile_and_slender_ones(composed, size):
     thing = (0, 0, max(1, size[0] - 5), max(1, size[1] - 5))
-    assert found(tiles(size=100), picture(*size, thing)) == [thing]
+    assert found(composed("tiles:", size=100), picture(*size, thing)) == [thing]
+
+
+@pytest.mark.parametrize("kind", ["rectangle", "mask"])
+@pytest.mark.parametrize("method", ["wbf", "nms"])
+@pytest.mark.parametrize("scales", [[], [2.0], [0.5, 1.5], [0.25, 3.0]], ids=str)
+def test_views_in_the_mirror_and_in_other_sizes_agree_where_each_thing_is(composed, kind, method, scales):
+    things = [(0, 0, 40, 32), (100, 60, 160, 100), (148, 0, 160, 12)]
+    model = composed("flips:", kind, method=method, scales=scales)
+    answers = found(model, picture(161, 101, *things))
+    assert len(answers) == 3
+    for one, other in zip(answers, sorted(things), strict=True):
+        assert one == pytest.approx(other, abs=1.0)
