@@ -150,7 +150,7 @@ class ModelPool:
             gone = [slot for model, slot in old.items() if model not in kept]
             self._leaving.update(gone)
         for slot in gone:
-            self._unload(slot, "its settings have changed")
+            self._unload(slot, "its settings have changed, or are gone")
 
     def close(self, patience: float | None = None) -> None:
         """Ends all models after the batch that they work on, or after `patience` seconds."""
@@ -252,7 +252,7 @@ class ModelPool:
         with self._lock:
             leaves = slot in self._leaving
         if leaves:
-            self._unload(slot, "its settings have changed")
+            self._unload(slot, "its settings have changed, or are gone")
 
     def _found(self, slot: Slot) -> HostedModel | None:
         """The model if it is loaded; an error if it could not be, of late."""

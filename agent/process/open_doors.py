@@ -55,8 +55,8 @@ class OpenDoors:
         with self._lock:
             return self._doors.get(name)
 
-    def open(self, name: str) -> None:
-        """Opens a door; ConfigError, and nothing left open, where that cannot be."""
+    def open(self, name: str, *, told: bool = True) -> None:
+        """Opens a door; ConfigError, and nothing left open, where that cannot be. `told`: in the log."""
         door = (self._makers[name] if self._makers is not None else _maker(name))(self._shared)
         try:
             door.start()
@@ -66,7 +66,7 @@ class OpenDoors:
             raise
         with self._lock:
             self._doors[name], end = door, self._end
-        log.info("door %s: open; %s", name, health_of(door).text)
+        log.log(logging.INFO if told else logging.DEBUG, "door %s: open; %s", name, health_of(door).text)
         if end is not None:
             _try(door, end)  # the others were told so while this one opened
 

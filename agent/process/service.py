@@ -119,7 +119,7 @@ class Service:
         """Opens the doors, serves the status page and begins to load models. ConfigError, with nothing left open."""
         try:
             for name in wanted_doors(self.shared.config):
-                self._doors.open(name)
+                self._doors.open(name, told=False)  # how all of them are comes with the address of the page
         except BaseException:
             self.close()
             raise

@@ -196,7 +196,7 @@ class FunctionServer:
             # The next round looks whether the function is still there; at first, at once.
             self._promise, pause = None, 0.0 if self._failures == 1 else pause
         # That the server is away was told for all functions at once.
-        level = logging.INFO if isinstance(error, ServerUnavailable) else logging.WARNING
+        level = logging.DEBUG if isinstance(error, ServerUnavailable) else logging.WARNING
         log.log(level, "function %d: %s; trying again in %.1f s", self.queue.function, error, pause)
         self._leaving.wait(pause)
 

@@ -68,14 +68,16 @@ class Watcher:
             longest = self._longest()
             try:
                 self._listen()
-                log.info("function %d: the event stream has ended", self._queue.function)
+                level = logging.DEBUG if self._stop.is_set() else logging.INFO
+                log.log(level, "function %d: the event stream has ended", self._queue.function)
             except ServerRefused as error:
                 # A server without such streams, or a function that is gone: asking tells.
                 log.info("function %d: no event stream: %s", self._queue.function, error)
                 longest *= 10
             except ServerError as error:
-                what = "broke" if self._opened else "cannot be opened"
-                log.info("function %d: the event stream %s: %s", self._queue.function, what, error)
+                # Without a server there is none: that it is away is told for all functions at once.
+                what, level = ("broke", logging.INFO) if self._opened else ("cannot be opened", logging.DEBUG)
+                log.log(level, "function %d: the event stream %s: %s", self._queue.function, what, error)
             except Exception:  # half deaf is worse than late: the thread lives on
                 log.exception("function %d: the event stream cannot be read", self._queue.function)
             if self._stop.is_set():
