@@ -16,13 +16,20 @@ import numpy as np
 
 from agent.contract import Detection, Frame, PromptNeeds, Prompts, Shape
 from agent.errors import BadPrediction, BadRequest, ModelError
+from agent.filters import Filters, filter_detections
+from agent.flat_shapes import write_shape
+from agent.labels.matching import Thresholds
 from agent.models.host import INTERACTIVE
 from agent.pool.pool import HostedModel
 from agent.predict import check_predictions
+from agent.shapes.editor_masks import as_mask
 
 ENTRY = 256
 """Bytes that keeping anything costs, so that even empty embeddings do not grow without end."""
+SCORE = 0
+"""The number of the attribute by which an interactor tells how sure it is."""
 _SHAPES: tuple[type, ...] = get_args(Shape)
+_EVERYTHING = Filters(Thresholds(0.0, {}, 0.0))
 
 
 @dataclass(slots=True)
@@ -104,6 +111,21 @@ def check_prompts(prompts: Prompts, needs: PromptNeeds) -> None:
         raise BadRequest("obj_bbox: got a box, allowed: none")
     if needs.box == "required" and prompts.box is None:
         raise BadRequest("obj_bbox: got none, allowed: a box")
+
+
+def editor_shapes(found: Sequence[Detection], size: tuple[int, int]) -> list[dict[str, Any]]:
+    """What CVAT's editor takes of an interactor's answer for a picture of `size` (width, height), the best first.
+
+    Masks, as run lengths; points and lines, which no mask can tell, as they are.
+    """
+    shapes = []
+    for detection in filter_detections(found, *size, _EVERYTHING)[0]:
+        if detection.shape is None or (shape := as_mask(detection.shape, size)) is None:
+            continue
+        score = detection.score
+        sure = [] if score is None else [{"spec_id": SCORE, "value": f"{float(score):.4g}"}]
+        shapes.append({**write_shape(shape), "attributes": sure})
+    return shapes
 
 
 def content_digest(frame: Frame) -> str:

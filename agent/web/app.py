@@ -114,7 +114,8 @@ class StatusApp:
     def _prometheus(self, request: Request) -> Response:
         return Response(self._metrics.text(), headers={"Content-Type": CONTENT_TYPE})
 
-    def _healthz(self, request: Request) -> Response:
+    async def _healthz(self, request: Request) -> Response:
+        # Not in a thread: pages that wait for the ledger may have all of them.
         return PlainTextResponse("ok\n")
 
     def _readyz(self, request: Request) -> Response:

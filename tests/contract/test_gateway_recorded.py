@@ -173,7 +173,7 @@ def test_interactors(stage, name):
     *runs, left, top, right, bottom = shape["points"]
     assert shape["type"] == "mask"
     assert sum(runs) == (right - left + 1) * (bottom - top + 1)
-    assert shape["attributes"] == [{"spec_id": 0, "value": "0.9300"}]
+    assert shape["attributes"] == [{"spec_id": 0, "value": "0.93"}]
 
 
 @pytest.mark.parametrize("name", ["tracker", "tracker-legacy"])

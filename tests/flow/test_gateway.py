@@ -276,7 +276,7 @@ def test_an_interactor_answers_clicks_and_boxes_with_masks(client):
     assert shape == {
         "type": "mask",
         "points": [0, 100, 95, 55, 104, 64],
-        "attributes": [{"spec_id": 0, "value": "0.9300"}],
+        "attributes": [{"spec_id": 0, "value": "0.93"}],
     }
     (boxed,) = call(client, "clicker", **asked, pos_points=[], obj_bbox=[[40, 50], [20, 10]])["shapes"]
     assert boxed["points"] == [0, 800, 20, 10, 39, 49]

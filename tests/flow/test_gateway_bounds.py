@@ -296,6 +296,13 @@ def test_models_that_cannot_be_used_are_left_out_and_told_once(caplog):
         assert "1 functions; not listed: broken: it could not be loaded" in health.text
 
 
+def test_a_model_that_talks_nonsense_of_itself_costs_no_other_its_place(caplog):
+    with staged({"good": Watched(), "odd": Follower(shape_types=[7])}) as stage:
+        assert list(stage.http.get("/api/functions").json()) == ["good"]
+        refused(stage.http.get("/api/functions/odd"), 404, "what it says of itself makes no sense")
+        assert "odd: what it says of itself makes no sense: TypeError" in stage.gateway.health().text
+
+
 def test_a_model_is_listed_once_it_was_ever_loaded(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     with staged({"one": Watched()}, learn=False, shared={"folder": tmp_path}) as stage:

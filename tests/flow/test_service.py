@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 
+import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -159,6 +160,26 @@ class TestHealth:
         assert service.page.get("/readyz").json()["reasons"] == ["door queue: it does not tell how it is; see the log"]
         assert service.page.get("/metrics").status_code == 200
         assert "ZeroDivisionError" in caplog.text
+
+    def test_a_process_says_that_it_lives_although_pages_hang(self, service):
+        """A ledger on a slow disk, for example, and many who look at it."""
+        stuck, asked = threading.Event(), []
+        health = service.door.health
+        service.door.health = lambda: (asked.append(1), stuck.wait(30), health())[-1]
+        pages = [threading.Thread(target=httpx.get, args=(f"{service.url}/readyz",), kwargs={"timeout": 60})
+                 for _ in range(50)]  # fmt: skip
+        for page in pages:
+            page.start()
+        end = time.monotonic() + 20
+        while len(asked) < 40:  # as many threads as there are for pages
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        try:
+            assert httpx.get(f"{service.url}/healthz", timeout=10).text == "ok\n"
+        finally:
+            stuck.set()
+            for page in pages:
+                page.join(30)
 
     def test_a_server_that_is_not_there_is_not_fatal(self, tmp_path, load):
         """The doors keep trying; the service lives (cvat.test does not exist)."""

@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from agent.contract import Detection, PromptNeeds, Prompts
 from agent.doors.gateway.call import Refused
 from agent.doors.gateway.payload import Payload
-from agent.doors.gateway.replies import drawn
-from agent.filters import Filters, filter_detections
-from agent.interaction import check_prompts
-from agent.labels.matching import Thresholds
-from agent.shapes.editor_masks import as_mask
-
-CONFIDENCE = 0
-"""The id of the attribute by which an interactor tells its score."""
-_EVERYTHING = Filters(Thresholds(0.0, {}, 0.0))
+from agent.interaction import check_prompts, editor_shapes
 
 
 def asked_prompts(payload: Payload, needs: PromptNeeds) -> Prompts:
@@ -41,14 +32,5 @@ def write_masks(found: list[Detection], size: tuple[int, int]) -> bytes:
 
     Masks as run lengths and not as rows of the whole picture, which CVAT would take too: they are a thousandth of it.
     """
-    kept, _ = filter_detections(found, *size, _EVERYTHING)
-    shapes = []
-    for detection in kept:
-        if detection.shape is None or (shape := as_mask(detection.shape, size)) is None:
-            continue
-        item = drawn(shape)
-        if detection.score is not None:
-            item["attributes"] = [{"spec_id": CONFIDENCE, "value": f"{float(detection.score):.4f}"}]
-        shapes.append(item)
-    reply: dict[str, Any] = {"shapes": shapes}
+    reply = {"shapes": editor_shapes(found, size)}
     return json.dumps(reply, separators=(",", ":"), allow_nan=False).encode()

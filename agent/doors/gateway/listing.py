@@ -16,7 +16,7 @@ from agent.domain import Label
 from agent.doors import Shared
 from agent.doors.gateway.call import Refused
 from agent.doors.gateway.naming import Naming
-from agent.errors import ModelNotFound, SidecarError
+from agent.errors import ModelError, ModelNotFound, SidecarError
 from agent.labels.maps import load_label_map
 from agent.models.descriptions import Description
 from agent.pool.pool import ModelRecord
@@ -121,6 +121,15 @@ class Menu:
         return found
 
     def _function(self, settings: ModelSettings) -> Json:
+        """A SidecarError says why there is none."""
+        try:
+            return self._made(settings)
+        except SidecarError:
+            raise
+        except Exception as error:  # what one model says of itself must not cost the others their place
+            raise ModelError(f"what it says of itself makes no sense: {type(error).__name__}: {error}") from error
+
+    def _made(self, settings: ModelSettings) -> Json:
         record = self.shared.pool.record(settings.id)
         description = _usable(settings, record)
         annotations = {"name": settings.title, "type": description.kind, "version": VERSION}

@@ -87,7 +87,7 @@ class Reading:
             model, title = self.detecting.hosted.id, f"task {self.row['function']['task']}"
             with (
                 suppress(RequestCancelled),
-                self._shared.pool.use(model) as hosted,
+                self._shared.pool.use(model, self._check) as hosted,
                 self._shared.activity.begin("gateway", "annotate_task", model, title) as request,
             ):
                 if hosted.load == self.detecting.hosted.load:
@@ -96,6 +96,10 @@ class Reading:
                     self._cancel_there()
                     request.check()
         return True
+
+    def _check(self) -> None:
+        if self._stop.is_set():
+            raise RequestCancelled("nobody reads it any more")
 
     # ------------------------------------------------------------------ frames
 

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from agent.contract import Detection, Frame, Mask, PromptNeeds, Shape
+from agent.contract import Mask, PromptNeeds, Shape
 from agent.cvat.chunks import BadFrame
 from agent.cvat.single_frames import FrameCache, KeptFrame
 from agent.cvat.task_cache import TaskCache
 from agent.doors.queue.detection import Lend, cropped
 from agent.doors.queue.parameters import InitTracking, Interact, Track
 from agent.errors import BadPrediction, BadRequest
-from agent.filters import Filters, filter_detections
 from agent.flat_shapes import write_shape
-from agent.interaction import Embeddings, check_prompts, interact
-from agent.labels.matching import Thresholds
+from agent.interaction import Embeddings, check_prompts, editor_shapes, interact
 from agent.lease import HeldLease
-from agent.shapes.editor_masks import as_mask
 from agent.tracking import TrackStates, begin_tracking, follow
-
-SCORE = 0
-"""The number of the attribute that tells how sure an interactor is."""
-_EVERYTHING = Filters(Thresholds(0.0, {}, 0.0))
 
 
 def interact_with(
@@ -40,7 +33,7 @@ def interact_with(
                 raise BadRequest(f"frame {wanted.frame}: {part.reason}")
             frame, digest = part, f"{digest} {region.left},{region.top},{region.right},{region.bottom}"
         found = lease.result(interact(hosted, embeddings, frame, wanted.prompts, digest=digest))
-        return {"shapes": [shape for detection in found for shape in _shapes(detection, frame)]}
+        return {"shapes": editor_shapes(found, (frame.width, frame.height))}
 
 
 def begin(
@@ -67,17 +60,6 @@ def track(
 
 def _frame(task: int, frame: int, tasks: TaskCache, frames: FrameCache, lease: HeldLease) -> KeptFrame:
     return lease.fetched(lambda: tasks.use(task, lambda known: frames.get(known.job_of(frame), frame)))
-
-
-def _shapes(detection: Detection, frame: Frame) -> Sequence[Mapping[str, Any]]:
-    """A detection as CVAT's editor takes it: a mask; points and lines are handed on as they are."""
-    size = (frame.width, frame.height)
-    kept, _ = filter_detections([detection], *size, _EVERYTHING)
-    attributes = []
-    if detection.score is not None:
-        attributes.append({"spec_id": SCORE, "value": f"{float(detection.score):.4g}"})
-    parts = [as_mask(part.shape, size) for part in kept if part.shape is not None]
-    return [{**write_shape(part), "attributes": attributes} for part in parts if part is not None]
 
 
 def _is_empty(shape: Shape) -> bool:
