@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from agent.contract import Context, Frame, Mask, Polygon
+from agent.contract import Context, Frame, Mask, Polygon, Shape
 from agent.cvat.chunks import BadFrame
 from agent.domain import TaskLabel
 from agent.errors import BadPrediction, BadRequest, ConfigError
@@ -22,7 +23,8 @@ from agent.labels.matching import LabelMatch
 from agent.models.host import Host
 from agent.models.loading import LoadedModel
 from agent.predict import check_predictions
-from agent.shapes.geometry import bounds
+from agent.shapes.clipping import clip
+from agent.shapes.geometry import bounds, coordinates
 from agent.shapes.outlines import polygon_to_mask
 
 LOWEST = 0.01
@@ -79,10 +81,10 @@ def measure(
                     failed, why = failed + 1, str(seen)
                     continue
                 for detection in seen:
-                    if detection.shape is not None and (target := match.targets.get(detection.label)) is not None:
+                    if (target := match.targets.get(detection.label)) is not None:
                         score = 1.0 if detection.score is None else detection.score
                         item = {"image_id": frame.index, "category_id": target.label.id, "score": score}
-                        found.append({**item, **_shape(detection.shape, sizes[frame.index])})
+                        found += [{**item, **drawn} for drawn in _seen(detection.shape, frame)]
         busy = host.busy_seconds
     if not sizes:
         raise BadRequest("bench: none of the frames could be read")
@@ -101,6 +103,13 @@ def _batches(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
             batch = []
     if batch:
         yield batch
+
+
+def _seen(shape: Shape | None, frame: Frame) -> list[dict[str, Any]]:
+    """What of a shape would be uploaded: nothing of one that is no place at all, else its part of the picture."""
+    if shape is None or not all(map(math.isfinite, coordinates(shape))):
+        return []
+    return [_shape(part, (frame.width, frame.height)) for part in clip(shape, frame.width, frame.height)]
 
 
 def _shape(shape: Any, size: tuple[int, int]) -> dict[str, Any]:
@@ -128,9 +137,10 @@ def _stored_shape(item: Mapping[str, Any], size: tuple[int, int]) -> dict[str, A
 def _rle(mask: Mask, size: tuple[int, int]) -> Any:
     coco = _pycocotools()[2]
     whole = np.zeros((size[1], size[0]), np.uint8, order="F")
-    part = mask.bitmap[max(0, -mask.top) : size[1] - mask.top, max(0, -mask.left) : size[0] - mask.left]
-    top, left = max(0, mask.top), max(0, mask.left)
-    whole[top : top + part.shape[0], left : left + part.shape[1]] = part
+    for part in clip(mask, *size):
+        assert isinstance(part, Mask)  # as what it is a part of
+        rows, columns = part.bitmap.shape
+        whole[part.top : part.top + rows, part.left : part.left + columns] = part.bitmap
     with _quiet():
         return coco.encode(whole)
 

@@ -130,6 +130,26 @@ def test_tracks_of_a_finished_video_are_truth_on_each_of_their_frames(sandbox, s
     assert row["by_label"] == {"thing": pytest.approx(1.0)}
 
 
+def test_what_lies_beside_the_picture_or_nowhere_costs_nothing(sandbox, session, tmp_path):
+    """Only what would be uploaded is measured: of shapes over the edge the part in the picture."""
+    task = make_image_task(session, count=2, labels=[{"name": "thing"}])
+    (work,) = find_work(session, Target("task", task))
+    box = {"type": "rectangle", "frame": 0, "label_id": work.labels[0].id, "points": [280, 200, 320, 240]}
+    create(session, work.jobs[0].id, {"tags": [], "shapes": [{**box, "source": "manual"}], "tracks": []})
+    function = tmp_path / "far.py"
+    function.write_text(
+        "import cvat_sdk.auto_annotation as cvataa\n"
+        "spec = cvataa.DetectionFunctionSpec(labels=[cvataa.label_spec('thing', 0)])\n"
+        "def detect(context, image):\n"
+        "    yield cvataa.rectangle(0, [500, 500, 509, 509])\n"
+        "    yield cvataa.rectangle(0, [float('nan'), 0, 1, 1])\n"
+        "    yield cvataa.rectangle(0, [280, 200, 400, 400])\n"
+    )
+    (row,) = json.loads(bench(sandbox, f"cvat:{function}", "--truth", work.jobs[0].id, "--json").stdout)
+    assert row["failed"] == 0, row["why_failed"]
+    assert row["precision"] == pytest.approx(1.0)
+
+
 def test_what_cannot_be_measured(sandbox, session, assets):
     reference = f"local:{assets}/weights/yolox_nano_416.onnx"
     task = make_image_task(session, count=2, labels=[{"name": "person"}])
