@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,6 +46,28 @@ class RunReport:
     status: str = "done"
     """done, interrupted or failed."""
     notes: list[str] = field(default_factory=list)
+    whole: str = "--report"
+    """The option that tells what lines leave out."""
+
+    @classmethod
+    def of_json(cls, values: Mapping[str, Any], whole: str) -> RunReport:
+        """What `as_json` wrote; with less in it, where an older program did."""
+        frames, dropped = values.get("frames", {}), values.get("dropped", {})
+        return cls(
+            total=frames.get("total", 0),
+            done=frames.get("done", 0),
+            annotations=Counter(values.get("annotations", {})),
+            skipped=dict(frames.get("skipped", {})),
+            dropped=Counter({name: told["count"] for name, told in dropped.items() if "count" in told}),
+            dropped_why={name: told["why"] for name, told in dropped.items()},
+            refused=Counter(values.get("refused", {})),
+            seconds=Counter(values.get("seconds", {})),
+            removed=values.get("removed", 0),
+            run=values.get("run"),
+            status=values.get("status", "done"),
+            notes=list(values.get("notes", ())),
+            whole=whole,
+        )
 
     def note_stage(self, name: str, seconds: float) -> None:
         """Sets a stage's time where somebody else has measured it."""
@@ -97,19 +119,19 @@ class RunReport:
         looked = self.done - len(self.skipped)
         yield f"frames      {looked} of {self.total} {self.looked}, {len(self.skipped)} skipped"
         yield f"{self.made:<11} {self.annotations.total()}"
-        yield from _rows(self.annotations.most_common(), LABELS)
+        yield from _rows(self.annotations.most_common(), LABELS, self.whole)
         if self.removed:
             what = "annotation" if self.removed == 1 else "annotations"
             yield f"replaced    {self.removed} earlier {what} {'would be ' if self.dry else ''}removed"
         if self.refused:
             yield f"left out    {self.refused.total()}"
-            yield from _rows(self.refused.most_common(), REASONS)
+            yield from _rows(self.refused.most_common(), REASONS, self.whole)
         if self.dropped_why:
             yield from self._dropped()
         for where, reason in list(self.skipped.items())[:10]:
             yield f"skipped     {where}: {reason}"
         if len(self.skipped) > 10:
-            yield f"  … and {len(self.skipped) - 10} more (see --report)"
+            yield f"  … and {len(self.skipped) - 10} more (see {self.whole})"
         if self.seconds:
             yield "time        " + ", ".join(f"{name} {value:.1f} s" for name, value in self.seconds.items())
         yield from self.notes
@@ -119,7 +141,7 @@ class RunReport:
         names = sorted(self.dropped_why, key=lambda name: (-self.dropped[name], name))
         told = [f"{name} ({self.dropped[name]} seen)" if self.dropped[name] else name for name in names]
         what = "1 label" if len(names) == 1 else f"{len(names)} labels"
-        more = " (see --report)" if len(told) > NAMED else ""
+        more = f" (see {self.whole})" if len(told) > NAMED else ""
         yield f"dropped     {what} of the model without a place in the task: {some(told, NAMED)}{more}"
         odd = [name for name in names if self.dropped_why[name] != NO_SUCH_LABEL]
         for name in odd[:NAMED]:
@@ -128,11 +150,11 @@ class RunReport:
             yield f"  … and {len(odd) - NAMED} more for a reason of their own (`cvat-sidecar labels match` tells)"
 
 
-def _rows(rows: Sequence[tuple[str, int]], most: int) -> Iterator[str]:
+def _rows(rows: Sequence[tuple[str, int]], most: int, whole: str) -> Iterator[str]:
     """The largest counts come first; what is behind the `most` is one line."""
     shown, rest = rows[:most], rows[most:]
     width = max((len(name) for name, _ in shown), default=0)
     for name, count in shown:
         yield f"  {name:<{width}}  {count:>6}"
     if rest:
-        yield f"  … and {len(rest)} more, {sum(count for _, count in rest)} together (see --report)"
+        yield f"  … and {len(rest)} more, {sum(count for _, count in rest)} together (see {whole})"

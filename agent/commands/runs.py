@@ -51,23 +51,22 @@ def _done(record: RunRecord, uploaded: int) -> int:
 
 @command.command("show")
 @click.argument("run")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with everything that is remembered.")
 @ledger_options
-def show(run: str, **values: Any) -> None:
-    """One run as JSON: what was asked, what came of it, and what of it nothing has replaced or undone since."""
+def show(run: str, as_json: bool, **values: Any) -> None:
+    """One run: what was asked, what came of it, and what of it nothing has replaced or undone since."""
+    from agent.commands.run_shown import everything_of, lines_of
     from agent.ledger.ledger import Ledger
 
     with Ledger(ledger_path(values)) as book:
         record = book.run(run)
-        made = book.made_counts(record.id)
-        skipped, backups = book.skipped(record.id), book.backups(record.id)
-    found = {
-        **{name: getattr(record, name) for name in record.__dataclass_fields__ if name != "frames"},
-        "frames": {f"job {job}": len(numbers) for job, numbers in record.frames.items()},
-        "made": made,
-        "skipped": {f"job {job}, frame {frame}": reason for (job, frame), reason in skipped.items()},
-        "backups": [str(path) for path in backups],
-    }
-    click.echo(json.dumps(found, indent=2))
+        found = everything_of(book, record)
+        done = _done(record, len(book.finished_frames(record.id)))
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+    else:
+        for line in lines_of(record, found, done):
+            click.echo(line)
 
 
 @command.command("undo")

@@ -68,6 +68,11 @@ class Ledger(MadeObjects):
             db.execute("DELETE FROM skipped WHERE run = ?", (run,))
             db.execute("UPDATE runs SET status = 'interrupted', updated = ? WHERE id = ?", (_now(), run))
 
+    def goes_on(self, run: str) -> None:
+        """It is worked on again."""
+        with self._change() as db:
+            db.execute("UPDATE runs SET status = 'running', updated = ? WHERE id = ?", (_now(), run))
+
     def runs(self, limit: int = -1, *, frames: bool = True) -> list[RunRecord]:
         """The runs, the newest first; the last `limit` of them. Without `frames`, which can be many, it is quicker."""
         columns = "*" if frames else f"{', '.join(_COLUMNS)}, '{{}}' AS frames"

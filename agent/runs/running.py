@@ -75,6 +75,7 @@ def resume(run: str, around: Surroundings, *, leave_skipped: bool = False) -> Ru
         if not leave_skipped:
             ledger.reopen(record.id)
         plans = make_plans(session, work, options, model.loaded, ledger, record.id)
+        ledger.goes_on(record.id)
         return _recorded(record.id, plans, session, ledger, model, options, around)
 
 

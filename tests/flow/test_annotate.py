@@ -261,6 +261,12 @@ def test_runs_are_listed_shown_and_undone(sandbox, session, task, function, caps
     number = listed.split()[0]
     with pytest.raises(SystemExit):
         main(["runs", "show", number])
+    shown = capsys.readouterr().out
+    assert f"run         {number}, done\n" in shown
+    assert "annotations 18\n" in shown
+    assert "still there 9 tags, 9 shapes, as far as we know\n" in shown
+    with pytest.raises(SystemExit):
+        main(["runs", "show", number, "--json"])
     assert json.loads(capsys.readouterr().out)["made"] == {"tags": 9, "shapes": 9, "tracks": 0}
     assert run(sandbox, "runs", "undo", number) == 0
     assert "18 annotations removed" in capsys.readouterr().out

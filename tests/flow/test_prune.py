@@ -125,7 +125,7 @@ class TestCommand:
         annotated(command, task, model)
         run = annotated(command, task, model, "--replace", "all")
         (backup,) = (default_path().parent / "backups").iterdir()
-        assert json.loads(command("runs", "show", run)[1])["backups"] == [str(backup)]
+        assert json.loads(command("runs", "show", run, "--json")[1])["backups"] == [str(backup)]
         said = command("runs", "prune", "--older-than", "0d", "--dry-run")[1]
         assert "2 runs and 1 backups would be removed" in said
         assert backup.exists()

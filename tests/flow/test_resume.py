@@ -118,6 +118,14 @@ def test_the_report_of_a_resumed_run_counts_all_frames_and_says_what_it_cannot_k
     assert any("before" in note for note in report.notes)
 
 
+def test_a_run_that_is_gone_on_with_is_running(runs):
+    number = runs.interrupted()
+    seen = []
+    around = replace(runs.around(), progress=lambda done, total: seen.append(runs.ledger.run(number).status))
+    resume(number, around)
+    assert (set(seen), runs.ledger.run(number).status) == ({"running"}, "done")
+
+
 def test_a_dry_run_leaves_room_as_the_real_one_does(runs):
     runs.start()
     report = runs.start(dry_run=True, replace="own", skip_overlapping=0.5)
