@@ -1,0 +1,58 @@
+"""One run of the ledger, for a person and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from agent.options import Options
+from agent.report import RunReport
+
+if TYPE_CHECKING:
+    from agent.ledger.ledger import Ledger
+    from agent.ledger.records import RunRecord
+
+_USUAL = {field.name: field.default for field in fields(Options)}
+
+
+def everything_of(book: Ledger, record: RunRecord) -> dict[str, Any]:
+    """All that is remembered, as plain values."""
+    skipped = book.skipped(record.id)
+    return {
+        **{name: getattr(record, name) for name in record.__dataclass_fields__ if name != "frames"},
+        "frames": {f"job {job}": len(numbers) for job, numbers in record.frames.items()},
+        "made": book.made_counts(record.id),
+        "skipped": {f"job {job}, frame {frame}": reason for (job, frame), reason in skipped.items()},
+        "backups": [str(path) for path in book.backups(record.id)],
+    }
+
+
+def lines_of(record: RunRecord, found: Mapping[str, Any], done: int) -> Iterator[str]:
+    """What a person wants to know of it; `done` frames are dealt with."""
+    yield f"run         {record.id}, {record.status}"
+    yield f"target      {record.target} at {record.server}, as {record.user}"
+    yield f"model       {record.model} (version {record.model_version})"
+    if asked := _asked(record.options):
+        yield f"asked       {asked}"
+    yield f"begun       {_moment(record.created)}, last changed {_moment(record.updated)}"
+    there = ", ".join(f"{number} {kind}" for kind, number in found["made"].items() if number)
+    if record.report:
+        yield from RunReport.of_json(record.report, "--json").lines()
+    else:
+        # It goes on now, or was killed: what it counts is written at its end.
+        yield f"frames      {done} of {sum(found['frames'].values())}"
+    yield f"still there {there or 'nothing'}, as far as we know"
+    for path in found["backups"]:
+        yield f"backup      {path} (`cvat-sidecar runs restore` brings back what is in it)"
+
+
+def _asked(options: Mapping[str, Any]) -> str:
+    """What was wanted otherwise than usual. The model has a line of its own."""
+    told = {name: value for name, value in options.items() if name != "model" and value != _USUAL.get(name)}
+    return ", ".join(f"{name} {value}" for name, value in told.items() if value not in (None, "", [], {}, ()))
+
+
+def _moment(time: str) -> str:
+    """To the second, in the time zone that the ledger has."""
+    return f"{time[:10]} {time[11:19]} UTC"
