@@ -4,6 +4,7 @@ import base64
 import logging
 import socket
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -218,6 +219,14 @@ def test_another_port_and_another_model():
             assert answer.json()[0]["points"][0] == 3
             for gone in (old, f"http://127.0.0.1:{first}"):
                 until(lambda gone=gone: hangs_up(gone), "the old port is still there")
+
+
+def test_many_ports_close_at_once():
+    models = {f"finder-{number}": Watched() for number in range(60)}
+    with staged(models, learn=False, direct_ports=free_port(60)) as stage:
+        began = time.monotonic()
+        stage.gateway.close()
+        assert time.monotonic() - began < 2
 
 
 def test_no_call_is_lost_while_servers_are_exchanged():

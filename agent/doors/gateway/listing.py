@@ -35,6 +35,15 @@ class _NotYet(Refused):
     """A model that will be there soon."""
 
 
+class _NotLoaded(ModelError):
+    """A model that could not be loaded."""
+
+    @property
+    def public(self) -> str:
+        # Why can name files of this machine; it is in the log, and on the status page.
+        return "it could not be loaded"
+
+
 @dataclass(slots=True)
 class _Named:
     """A naming, and what it was made of."""
@@ -75,7 +84,7 @@ class Menu:
         except Refused:
             raise
         except SidecarError as error:
-            raise Refused(f"function {model}: {error}", 404) from error
+            raise Refused(f"function {model}: {error.public}", 404) from error
 
     def settings(self, model: str) -> ModelSettings:
         """The settings of a model that is offered. Refused (404) where it is none."""
@@ -179,7 +188,7 @@ def _usable(settings: ModelSettings, record: ModelRecord) -> Description:
     if settings.id == TAKEN:
         raise Refused(f"CVAT's editor treats the function id {TAKEN} as its own SAM; allowed: any other", 404)
     if record.status == "failed":
-        raise Refused(f"it could not be loaded: {record.error}", 404)
+        raise _NotLoaded(f"it could not be loaded: {record.error}")
     if record.description is None:
         why = "it is still loading" if record.status == "loading" else "it has never been loaded here"
         raise _NotYet(f"{why}, so that its labels are not known yet", 404)

@@ -61,8 +61,7 @@ class Server:
     def close(self, patience: float) -> None:
         """Ends, after what is being sent."""
         with suppress(RuntimeError, TimeoutError):  # it has ended by itself
-            for listener in list(self._listening):
-                self.forget(listener)
+            self._in_its_loop(self._forget_all())
         self._server.should_exit = True
         self._thread.join(patience)
         if self._thread.is_alive():
@@ -90,6 +89,9 @@ class Server:
         asyncio.get_running_loop().remove_reader(listener.fileno())
         await asyncio.sleep(_ACCEPTED)
         opened.close()
+
+    async def _forget_all(self) -> None:
+        await asyncio.gather(*map(self._forget, list(self._listening)))
 
     def _protocol(self) -> asyncio.Protocol:
         """As uvicorn makes one for each connection to a socket that it was started with."""
