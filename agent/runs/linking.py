@@ -22,7 +22,7 @@ from agent.ledger.ledger import Ledger
 from agent.models.loading import wrong_kind
 from agent.predict import describe
 from agent.runs.surroundings import ReadyModel, Surroundings
-from agent.tracks.encode import encode_track
+from agent.tracks.encode import encode_track, mutable_ids, said
 from agent.tracks.gather import gather
 from agent.tracks.keyframes import Keyframe, ThinOptions, thin
 from agent.tracks.link import LinkOptions, Sighting, link
@@ -93,8 +93,9 @@ def link_task(
         if not tracks:
             continue
         linked.by_label[label.name] = (len(tracks), sum(map(len, tracks)))
+        told = partial(said, mutable=mutable_ids(label))
         for track in tracks:
-            keyframes = _clipped(thin(track, options.thin), work)
+            keyframes = _clipped(thin(track, options.thin, told), work)
             for job in work.jobs:
                 if (part := encode_track(keyframes, label, job.start, job.stop)) is not None:
                     linked.tracks[job.id].append(part)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,7 +26,7 @@ def encode_track(
     part = _within(keyframes, start, stop)
     if not part:
         return None
-    mutable = {attribute.id for attribute in label.attributes if attribute.mutable}
+    mutable = mutable_ids(label)
     items = [_item(keyframe.sighting) for keyframe in keyframes]
     return {
         "frame": part[0].frame,
@@ -36,6 +36,18 @@ def encode_track(
         "attributes": _settled(items, mutable),
         "shapes": [_shape(keyframe, mutable) for keyframe in part],
     }
+
+
+def said(sighting: Sighting, mutable: Container[int]) -> Hashable:
+    """What CVAT keeps from one keyframe to the next: flags, and the values of attributes that can change."""
+    item = _item(sighting)
+    values = sorted((a["spec_id"], a["value"]) for a in item.get("attributes", ()) if a["spec_id"] in mutable)
+    return bool(item.get("occluded")), item.get("z_order") or 0, tuple(values)
+
+
+def mutable_ids(label: TaskLabel) -> frozenset[int]:
+    """The ids of the attributes that can change from frame to frame."""
+    return frozenset(attribute.id for attribute in label.attributes if attribute.mutable)
 
 
 def _within(keyframes: Sequence[Keyframe], start: int, stop: int) -> list[Keyframe]:
@@ -52,7 +64,7 @@ def _within(keyframes: Sequence[Keyframe], start: int, stop: int) -> list[Keyfra
     return inside if any(not keyframe.outside for keyframe in inside) else []
 
 
-def _shape(keyframe: Keyframe, mutable: set[int]) -> dict[str, Any]:
+def _shape(keyframe: Keyframe, mutable: Container[int]) -> dict[str, Any]:
     item = _item(keyframe.sighting)
     shape = {
         "type": "rectangle",
@@ -65,7 +77,7 @@ def _shape(keyframe: Keyframe, mutable: set[int]) -> dict[str, Any]:
     return {**shape, "z_order": item["z_order"]} if item.get("z_order") else shape
 
 
-def _settled(items: Sequence[Mapping[str, Any]], mutable: set[int]) -> list[dict[str, Any]]:
+def _settled(items: Sequence[Mapping[str, Any]], mutable: Container[int]) -> list[dict[str, Any]]:
     """For each attribute that cannot change, the value that most sightings have."""
     votes: dict[int, Counter[str]] = defaultdict(Counter)
     for item in items:

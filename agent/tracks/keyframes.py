@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -37,17 +38,24 @@ class Keyframe:
     sighting: Sighting | None = None
 
 
-def thin(track: Sequence[Sighting], options: ThinOptions | None = None) -> list[Keyframe]:
+def thin(
+    track: Sequence[Sighting],
+    options: ThinOptions | None = None,
+    said: Callable[[Sighting], object] = lambda sighting: None,
+) -> list[Keyframe]:
     """The keyframes of a track: as few as keep every sighting within the tolerance, and `outside` where it is gone.
 
-    The last one is `outside`, one frame after the last sighting.
+    What is `said` of a sighting holds from one keyframe to the next: where it changes, there is one. The last one is
+    `outside`, one frame after the last sighting.
     """
     options = options or ThinOptions()
     found: list[Keyframe] = []
     for stretch in at_gaps(track, options.bridge + 1):
         boxes = np.array([sighting.box for sighting in stretch])
         frames = np.array([sighting.frame for sighting in stretch])
-        found += [Keyframe(s.frame, s.box, sighting=s) for s in (stretch[k] for k in _kept(frames, boxes, options))]
+        turns = [k for k in range(1, len(stretch)) if said(stretch[k]) != said(stretch[k - 1])]
+        kept = (stretch[k] for k in _kept(frames, boxes, options, turns))
+        found += [Keyframe(s.frame, s.box, sighting=s) for s in kept]
         found.append(Keyframe(stretch[-1].frame + 1, stretch[-1].box, outside=True))
     return found
 
@@ -68,10 +76,13 @@ def box_at(keyframes: Sequence[Keyframe], frame: int) -> Box | None:
     return left, top, right, bottom
 
 
-def _kept(frames: NDArray[np.int_], boxes: NDArray[np.float64], options: ThinOptions) -> list[int]:
-    """Indices of the sightings that stay: from each, the next is the furthest that all between agree with."""
-    kept, at, last = [0], 0, len(frames) - 1
-    while at < last:
+def _kept(
+    frames: NDArray[np.int_], boxes: NDArray[np.float64], options: ThinOptions, turns: Sequence[int]
+) -> list[int]:
+    """Indices of the sightings that stay, `turns` among them: from each, the furthest that all between agree with."""
+    kept, at, stops = [0], 0, [*turns, len(frames) - 1]
+    while at < len(frames) - 1:
+        last = stops[bisect_right(stops, at)]
         reach, step = at + 1, 1
         # What fits need not fit further on, so the reach grows in doubling steps and is then narrowed down.
         while reach + step <= last and _fit(frames, boxes, at, reach + step, options):

@@ -148,6 +148,35 @@ def test_a_rectangle_that_somebody_changes_meanwhile_stays(session, tmp_path):
     assert changed["points"] in [s["points"] for s in json.loads(Path(backup).read_text())["annotations"]["shapes"]]
 
 
+def test_what_can_change_changes_on_the_frame_where_it_did(session, cli):
+    """However straight the way: a keyframe holds until the next one, for attributes and flags as well."""
+    attribute = {"name": "state", "input_type": "select", "values": ["drives", "stands"], "mutable": True}
+    task = make_video_task(
+        session, frames=40, labels=[{"name": "car", "attributes": [attribute]}], segment_size=20, overlap=0
+    )
+    (work,) = find_work(session, Target("task", task))
+    (label,) = work.labels
+    truth = {f: ("stands" if 7 <= f < 31 else "drives", f in (12, 13, 25)) for f in range(40)}
+    for job in work.jobs:
+        shapes = [
+            {
+                "type": "rectangle", "frame": f, "label_id": label.id, "points": [2 * f, 9, 2 * f + 60, 90],
+                "source": "auto", "occluded": truth[f][1],
+                "attributes": [{"spec_id": label.attributes[0].id, "value": truth[f][0]}],
+            }
+            for f in job.frames
+        ]  # fmt: skip
+        create(session, job.id, {"tags": [], "shapes": shapes, "tracks": []})
+    assert cli("track", "--task", task, "--of", "auto").exit_code == 0
+    for job in work.jobs:
+        (track,) = get_annotations(session, job.id)["tracks"]
+        drawn = shapes_by_frame({"tracks": [track]}, job.stop)
+        for frame in job.frames:
+            (shape,) = drawn[frame]
+            assert (shape["attributes"][0]["value"], shape["occluded"]) == truth[frame]
+        assert len(track["shapes"]) <= 8
+
+
 @pytest.mark.parametrize(
     ("names", "is_sequence"),
     [
