@@ -42,9 +42,14 @@ def enrich_target(
         work = find_work(session, target)
         jobs = {part.task_id: [read_job(session, ledger, part, job, options) for job in part.jobs] for part in work}
         report.total = sum(len(job.shapes) for found in jobs.values() for job in found)
+        tracks = sum(len(job.stored.get("tracks", ())) for found in jobs.values() for job in found)
+        what = "1 track is" if tracks == 1 else f"{tracks} tracks are"
+        unseen = f"{what} not looked at: enrich rectangles first, and link them then" if tracks else ""
         if not report.total:
             more = " that this program made and nobody changed (--of auto or all: more)" if options.of == "own" else ""
-            raise BadRequest(f"{target}: it holds no shapes to look at{more}")
+            raise BadRequest(f"{target}: it holds no shapes to look at{more}{unseen and '; '}{unseen}")
+        if unseen:
+            report.notes.append(f"note        {unseen}")
         for part in work:
             if wanted := options.attribute or ("text" if options.gives == "text" else ""):
                 check_attribute(part.labels, options.labels, wanted, f"task {part.task_id}")

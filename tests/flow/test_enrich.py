@@ -125,6 +125,18 @@ def test_a_classifier_fills_an_attribute_and_shapes_keep_their_ids(scene, enrich
     assert len([note for note in report.notes if note.startswith("backup")]) == 2
 
 
+def test_tracks_are_not_looked_at_and_that_is_told(session, scene, enrich):
+    task, now, work = scene
+    job, label = work.jobs[0], now()[0]["label_id"]
+    shape = {"type": "rectangle", "frame": 0, "points": [1, 1, 20, 20], "outside": False, "attributes": []}
+    track = {"frame": 0, "label_id": label, "group": 0, "source": "manual", "attributes": [], "shapes": [shape]}
+    create(session, job.id, {"tracks": [track]})
+    told = "1 track is not looked at: enrich rectangles first, and link them then"
+    assert f"note        {told}" in enrich(task, model="colours", gives="attribute", attribute="color").notes
+    with pytest.raises(BadRequest, match=rf"holds no shapes to look at .*; {told}$"):
+        enrich(task, model="colours", gives="attribute", attribute="color", of="own")
+
+
 def test_old_values_come_back_from_the_backup(sandbox, scene, enrich, tmp_path):
     task, now, _ = scene
     before = now()
