@@ -155,7 +155,7 @@ def _plan(
         skip_overlapping=options.skip_overlapping,
         max_bad_frames=options.max_bad_frames,
         replaced=survey.replaced,
-        warnings=(*match.notes, *survey.warnings),
+        warnings=(*part.notes, *match.notes, *survey.warnings),
         backups=tuple(survey.backups),
     )
 

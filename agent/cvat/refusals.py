@@ -8,8 +8,8 @@ from typing import Any
 
 HINTS = {
     401: "the token or password is not accepted",
-    403: "this user may not do that (an assignee may use the endpoints of the job only: try --job)",
-    404: "there is no such thing, or this user may not see it (is the organization right? see --organization)",
+    403: "this user may not do that (of a task of others, an assignee may use the job only: --job)",
+    404: "there is no such thing, or this user may not see it (is it the right --organization, or that of [cvat]?)",
     406: "this is not how a CVAT server answers: is it a CVAT server?",
     413: "too large for the server or the proxy before it",
     502: "the proxy cannot reach CVAT",

@@ -76,6 +76,15 @@ class TaskWork:
     name: str
     labels: tuple[TaskLabel, ...]
     jobs: tuple[JobWork, ...]
+    seen: bool = True
+    """Whether we may see the task itself; where not, it may have jobs that we do not see."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What whoever asked for the task should know."""
+        jobs = ", ".join(f"job {job.id}" for job in self.jobs)
+        text = f"task {self.task_id}: this user may not see all of it; annotated is only what is assigned to it: {jobs}"
+        return () if self.seen else (text,)
 
 
 def find_work(
@@ -96,13 +105,12 @@ def find_work(
     by_task: dict[int, list[dict[str, Any]]] = {}
     for row in sorted(rows, key=lambda row: (row["task_id"], row["start_frame"], row["id"])):
         by_task.setdefault(row["task_id"], []).append(row)
-    return [
+    works = []
+    for task_id, found in by_task.items():
         # Of a single job only job endpoints are used: its assignee may have no others.
-        _task_work(
-            session, task_id, found, honeypots or (target.kind != "job" and not _has_honeypots(session, task_id))
-        )
-        for task_id, found in by_task.items()
-    ]
+        seen, pool = (True, True) if target.kind == "job" else _look_at_task(session, task_id)
+        works.append(replace(_task_work(session, task_id, found, honeypots or not pool), seen=seen))
+    return works
 
 
 def _wanted(row: Mapping[str, Any], ground_truth: bool) -> bool:
@@ -115,12 +123,12 @@ def _nothing(session: Session, target: Target, listed: Sequence[Any]) -> BadRequ
     where, place = "", session.settings.organization
     if place is not None:
         name = f"the organization {place!r}" if place else "the personal workspace"
-        where = f", in {name}; is that the right one? (--organization)"
+        where = f", in {name}; is that the right one? (--organization, or [cvat] organization)"
     try:
         found = session.request("GET", f"/api/{target.kind}s/{target.id}").json()
     except ServerRefused as error:
         if error.status == 403:
-            return BadRequest(f"{target}: this user has no job in it{where}")
+            return BadRequest(f"{target}: {session.user} has no job in it{where}")
         if target.kind == "task" and error.status == 404 and (job := _job_of_that_number(session, target.id)):
             raise ServerRefused(
                 f"{error}; did you mean --job {target.id}, of task {job['task_id']}?", status=404
@@ -212,12 +220,12 @@ def _included(included: list[int], start: int, meta: Mapping[str, Any]) -> tuple
     return tuple(start + (number - meta["start_frame"]) // step for number in sorted(included))
 
 
-def _has_honeypots(session: Session, task_id: int) -> bool:
-    """Only tasks with a pool of ground truth have honeypots; who may not see the task has to ask each job."""
+def _look_at_task(session: Session, task_id: int) -> tuple[bool, bool]:
+    """Whether we may see it, and whether it may have honeypots: only tasks with a pool of ground truth do."""
     try:
-        return bool(session.request("GET", f"/api/tasks/{task_id}").json().get("validation_mode") == "gt_pool")
+        return True, session.request("GET", f"/api/tasks/{task_id}").json().get("validation_mode") == "gt_pool"
     except ServerRefused:
-        return True
+        return False, True
 
 
 def _honeypots(session: Session, job: int) -> set[int]:

@@ -53,11 +53,15 @@ def test_an_assignee_needs_job_endpoints_only(sandbox, assigned, tmp_path):
     assert json.loads(report.read_text())["frames"]["done"] == 2
 
 
-def test_a_task_is_annotated_through_those_of_its_jobs_that_one_may_use(sandbox, assigned, tmp_path):
-    task, _ = assigned
+def test_a_task_is_annotated_through_those_of_its_jobs_that_one_may_use(sandbox, assigned, tmp_path, capsys):
+    task, job = assigned
     report = tmp_path / "report.json"
     assert run(sandbox, "annotate", "--task", task, "--organization", "lab", "--report", report) == 0
     assert json.loads(report.read_text())["frames"]["total"] == 2
+    said = capsys.readouterr().err
+    assert (
+        f"task {task}: this user may not see all of it; annotated is only what is assigned to it: job {job}\n" in said
+    )
 
 
 def test_somebody_elses_job_is_a_clear_refusal(sandbox, organization, session, assigned, capsys):
@@ -84,7 +88,7 @@ def test_a_task_of_elsewhere_is_told(sandbox, organization, session, given, said
     assert run(sandbox, "annotate", "--task", task, "--organization", given) == 2
     text = capsys.readouterr().err
     assert f"Error: task {task}: " in text
-    assert f", in {said}; is that the right one? (--organization)" in text
+    assert f", in {said}; is that the right one? (--organization, or [cvat] organization)" in text
 
 
 def test_a_jobs_number_in_place_of_its_tasks_is_noticed(sandbox, session, capsys):

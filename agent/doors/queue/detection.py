@@ -53,6 +53,8 @@ def annotate_task(
     with lend() as hosted, ChunkFrames(session, wanted=lease.wanted) as source:
         plan = _plan(work, places, hosted, wanted.wishes, max_bad_frames)
         report = RunReport(total=len(places))
+        for note in work.notes:
+            log.warning("%s", note)
         log.info("task %d: %d frames, %d labels match", work.task_id, len(places), len(plan.match.targets))
         lease.check_in(0, len(places))
         frames = _watched(source.read(places), wanted.wishes.region, lease)

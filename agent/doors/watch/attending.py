@@ -190,7 +190,7 @@ class Attendant:
                 self._memory.change(row, run=run)
                 request.belongs_to(run)
             for warning in (warning for plan in plans for warning in plan.warnings):
-                log.info("job %d: %s", row.job, warning)
+                log.info("job %d: %s", row.job, warning.removeprefix(f"job {row.job}: "))
 
         around = Surroundings(
             server=place.shared.config.server,
