@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
@@ -13,7 +14,7 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 
 LONGEST_FORM, LONGEST_EVENT = 2**16, 2**22
 """Bytes of a body."""
+BODY_SECONDS = 30.0
+"""A body must have come by then: strangers may send one, too, and there is room for so many connections only."""
 STATIC = Path(__file__).parent / "static"
 OPEN = ("/healthz", "/readyz", "/webhook")
 """Paths that anybody may ask: two say nothing but yes or no to strangers, one has a signature of its own."""
@@ -165,10 +168,16 @@ class StatusApp:
 
 async def _body(request: Request, longest: int) -> bytes:
     body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > longest:
-            raise HTTPException(413, f"got a body of more than {longest} bytes")
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for piece in request.stream():
+                body += piece
+                if len(body) > longest:
+                    raise HTTPException(413, f"got a body of more than {longest} bytes")
+    except TimeoutError:
+        raise HTTPException(408, f"the body has not come within {BODY_SECONDS:g} s") from None
+    except ClientDisconnect:
+        raise HTTPException(400, "the body has not come") from None
     return bytes(body)
 
 

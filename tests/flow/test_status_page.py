@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import socket
 
 import httpx
 import pytest
@@ -382,3 +383,17 @@ class TestWebhooks:
         answer = httpx.post(f"{service.url}/webhook", content=b"x" * (5 * 2**20), trust_env=False)
         assert answer.status_code == 413
         assert receiver.events == []
+
+    def test_who_sends_slowly_or_hangs_up_is_answered_or_forgotten(self, hooked, monkeypatch, caplog):
+        monkeypatch.setattr("agent.web.app.BODY_SECONDS", 0.3)
+        service, receiver = hooked
+        address = ("127.0.0.1", httpx.URL(service.url).port)
+        head = b"POST /webhook HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{"
+        for _ in range(3):
+            with socket.create_connection(address, timeout=10) as gone:
+                gone.sendall(head)
+        with socket.create_connection(address, timeout=10) as slow:
+            slow.sendall(head)
+            assert b" 408 " in slow.recv(4096)
+        assert receiver.events == []
+        assert not [record for record in caplog.records if record.levelname == "ERROR"]

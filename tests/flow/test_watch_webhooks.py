@@ -148,7 +148,7 @@ def test_a_server_that_was_away_is_asked_again_long_before_the_next_look(sandbox
         assert watch.ended(1)[0].outcome == "done"
         assert away.struck == 1
     said = [r.getMessage() for r in caplog.records if r.getMessage().startswith("watch: ")]
-    assert said[0].startswith("watch: waiting for the server: ")
+    assert said[0].startswith("watch: the server refuses us: ")
     assert said[1:] == ["watch: the server is reached"]
 
 

@@ -248,7 +248,7 @@ class Looker:
         worked = False
         try:
             pool, check = self._place.shared.pool, self._place.check
-            with self._place.visited(), held, pool.use(self.rule.model, check) as hosted:
+            with held, self._place.visited(), pool.use(self.rule.model, check) as hosted:
                 worked = attendant.attend(hosted)
         except RequestCancelled:
             pass  # the door ends

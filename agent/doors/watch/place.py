@@ -123,8 +123,12 @@ class Place:
 
     @contextmanager
     def visited(self) -> Iterator[None]:
-        """Counts whoever is here while the block runs: what all share must not be closed under them."""
+        """Counts whoever is here while the block runs: what all share must not be closed under them.
+
+        RequestCancelled when the door ends.
+        """
         with self._changed:
+            self.check()
             self._visitors += 1
         try:
             yield
