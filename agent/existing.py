@@ -38,11 +38,18 @@ def track_shapes(track: Item, stop: int) -> Iterator[tuple[int, Item]]:
     """The track's shape on each frame where it is visible, linear between keyframes, with the track's label."""
     for first, last, start, end in _visible(track, stop):
         for frame in range(first, last + 1):
-            points = start["points"]
-            if end is not None and len(end["points"]) == len(points) and start["type"] != "mask":
-                share = (frame - first) / (end["frame"] - first)
-                points = [a + (b - a) * share for a, b in zip(points, end["points"], strict=True)]
-            yield frame, {**start, "points": points, "frame": frame, "label_id": track["label_id"]}
+            yield frame, {**start, **_between(start, end, frame), "frame": frame, "label_id": track["label_id"]}
+
+
+def _between(start: Item, end: Item | None, frame: int) -> dict[str, Any]:
+    """What of a keyframe has changed on a frame before the next one; turns go the shorter way round."""
+    if end is None or len(end["points"]) != len(start["points"]) or start["type"] == "mask":
+        return {}
+    share = (frame - start["frame"]) / (end["frame"] - start["frame"])
+    points = [a + (b - a) * share for a, b in zip(start["points"], end["points"], strict=True)]
+    one, other = (float(keyframe.get("rotation") or 0) for keyframe in (start, end))
+    turn = (other - one + 180) % 360 - 180
+    return {"points": points, "rotation": (one + turn * share) % 360} if turn else {"points": points}
 
 
 def _visible(track: Item, stop: int) -> Iterator[tuple[int, int, Item, Item | None]]:

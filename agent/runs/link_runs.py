@@ -72,7 +72,7 @@ def _why_nothing(linked: Sequence[Linked], options: TrackOptions) -> str:
         least = options.link.min_sightings
         return f"its {count} rectangles make no track of {least} sightings or more (--min-sightings, --max-gap)"
     own = " that this program made and nobody changed (--of auto or all links more)" if options.of == "own" else ""
-    other = f"; {left} other shapes are no upright rectangles" if left else ""
+    other = f"; {left} other shapes are no rectangles" if left else ""
     return f"it holds no rectangles to link{own}{other}"
 
 
@@ -152,7 +152,7 @@ def _report(linked: Sequence[Linked], *, dry: bool) -> RunReport:
                 " tracks follow things from each picture to the next"
             )
         if part.left:
-            report.notes.append(f"note        task {part.work.task_id}: {part.left} shapes are no upright rectangles")
+            report.notes.append(f"note        task {part.work.task_id}: {part.left} shapes are no rectangles")
         report.total += len(set().union(*part.frames.values()))
         if dry:
             report.removed += sum(map(len, part.gone.values()))

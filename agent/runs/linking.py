@@ -60,7 +60,7 @@ class Linked:
     by_label: dict[str, tuple[int, int]]
     """(tracks, rectangles in them)."""
     left: int = 0
-    """Shapes that are no upright rectangles."""
+    """Shapes that are no rectangles."""
     rectangles: int = 0
     """How many there were to be linked."""
     frames: dict[int, set[int]] = field(default_factory=lambda: defaultdict(set))

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Container, Hashable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from agent.domain import TaskLabel
-from agent.tracks.keyframes import Keyframe, box_at
+from agent.ledger.content import DIGITS, turn
+from agent.tracks.keyframes import Keyframe, place_at
 from agent.tracks.link import Sighting
-
-DIGITS = 2
-"""Of coordinates: CVAT's own editor keeps hundredths of a pixel."""
 
 
 def encode_track(
@@ -57,16 +54,15 @@ def _within(keyframes: Sequence[Keyframe], start: int, stop: int) -> list[Keyfra
         if any(keyframe.frame == border for keyframe in inside):
             continue
         # What ends before the border needs no word there, and what stands still until it is gone says so later.
-        if (box := box_at(keyframes, border)) is not None:
-            before = max((k for k in keyframes if k.frame < border), key=lambda k: k.frame)
-            inside.append(replace(before, frame=border, box=box))
+        if (place := place_at(keyframes, border)) is not None:
+            inside.append(place)
     inside.sort(key=lambda keyframe: keyframe.frame)
     return inside if any(not keyframe.outside for keyframe in inside) else []
 
 
 def _shape(keyframe: Keyframe, mutable: Container[int]) -> dict[str, Any]:
     item = _item(keyframe.sighting)
-    shape = {
+    shape: dict[str, Any] = {
         "type": "rectangle",
         "frame": keyframe.frame,
         "points": [round(float(value), DIGITS) for value in keyframe.box],
@@ -74,7 +70,11 @@ def _shape(keyframe: Keyframe, mutable: Container[int]) -> dict[str, Any]:
         "occluded": bool(item.get("occluded", False)),
         "attributes": [a for a in item.get("attributes", ()) if a["spec_id"] in mutable],
     }
-    return {**shape, "z_order": item["z_order"]} if item.get("z_order") else shape
+    if item.get("z_order"):
+        shape["z_order"] = item["z_order"]
+    if rotation := turn(keyframe.rotation):
+        shape["rotation"] = rotation
+    return shape
 
 
 def _settled(items: Sequence[Mapping[str, Any]], mutable: Container[int]) -> list[dict[str, Any]]:

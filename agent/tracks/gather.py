@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from agent.shapes.geometry import iou
+from agent.contract import Rectangle
+from agent.shapes.geometry import bounds, iou
+from agent.shapes.overlap import overlap
 from agent.tracks.link import Sighting
 
 SAME = 0.9
@@ -32,11 +34,11 @@ class Gathered:
 
     sightings: list[Sighting] = field(default_factory=list)
     left: int = 0
-    """Shapes that are no upright rectangles."""
+    """Shapes that are no rectangles."""
 
 
 def gather(by_job: Iterable[tuple[int, Sequence[Mapping[str, Any]]]], labels: Iterable[int] | None = None) -> Gathered:
-    """The upright rectangles of jobs given as (id, shapes); `labels` are the ids wanted, None all."""
+    """The rectangles of jobs given as (id, shapes); `labels` are the ids wanted, None all."""
     wanted = None if labels is None else set(labels)
     found = Gathered()
     frames: dict[tuple[int, int], list[Stored]] = defaultdict(list)
@@ -45,7 +47,7 @@ def gather(by_job: Iterable[tuple[int, Sequence[Mapping[str, Any]]]], labels: It
         for shape in shapes:
             if wanted is not None and shape["label_id"] not in wanted:
                 continue
-            if shape["type"] != "rectangle" or shape.get("rotation"):
+            if shape["type"] != "rectangle":
                 found.left += 1
                 continue
             own[shape["label_id"], shape["frame"]].append(Stored(shape["label_id"], shape, ((job, shape["id"]),)))
@@ -53,18 +55,32 @@ def gather(by_job: Iterable[tuple[int, Sequence[Mapping[str, Any]]]], labels: It
             frames[key] = _united(frames[key], more)
     for (_, frame), stored in sorted(frames.items()):
         for item in stored:
-            left, top, right, bottom = (float(value) for value in item.shape["points"])
-            score = item.shape.get("score")
-            box = (left, top, right, bottom)
-            found.sightings.append(Sighting(frame, box, 1.0 if score is None else float(score), item=item))
+            score, rectangle = item.shape.get("score"), _rectangle(item)
+            found.sightings.append(
+                Sighting(
+                    frame,
+                    bounds(rectangle),
+                    1.0 if score is None else float(score),
+                    item=item,
+                    turned=rectangle if rectangle.rotation else None,
+                )
+            )
     return found
+
+
+def _rectangle(item: Stored) -> Rectangle:
+    left, top, right, bottom = (float(value) for value in item.shape["points"])
+    return Rectangle(left, top, right, bottom, float(item.shape.get("rotation") or 0.0))
 
 
 def _united(known: list[Stored], more: list[Stored]) -> list[Stored]:
     """Two jobs' rectangles of one label on one frame; those that are the same thing become one."""
     if not known or not more:
         return known + more
-    shares = iou(*(np.array([item.shape["points"] for item in items], float) for items in (known, more)))
+    one, other = ([_rectangle(item) for item in items] for items in (known, more))
+    shares = iou(*(np.array([bounds(rectangle) for rectangle in some]) for some in (one, other)))
+    for row, column in np.argwhere(shares):
+        shares[row, column] = overlap(one[row], other[column], float(shares[row, column]))
     united, taken = list(known), set[int]()
     for row, column in sorted(np.argwhere(shares >= SAME).tolist(), key=lambda pair: -shares[pair[0], pair[1]]):
         if column not in taken and len(united[row].places) == len(known[row].places):

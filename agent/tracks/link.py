@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from agent.contract import Rectangle
 from agent.tracks.stitch import stitch
 
 if TYPE_CHECKING:
@@ -30,11 +31,14 @@ class Sighting:
 
     frame: int
     box: Box
+    """Upright, around it."""
     score: float = 1.0
     descriptor: NDArray[np.float32] | None = None
     """Of unit length, where a reidentifier has looked at it."""
     item: Any = None
     """What it was made of; linking only carries it along."""
+    turned: Rectangle | None = None
+    """The rectangle itself, where it is a turned one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from agent.cli import command
+from agent.contract import Rectangle
 from agent.cvat.annotations_api import create, get_annotations, update
 from agent.cvat.work import find_work
 from agent.existing import shapes_by_frame
@@ -16,6 +17,7 @@ from agent.options import Target
 from agent.runs.link_runs import link_target
 from agent.runs.linking import TrackOptions
 from agent.runs.surroundings import Surroundings
+from agent.shapes.overlap import overlap
 from agent.tracks.keyframes import box_at, thin
 from agent.tracks.link import LinkOptions, Sighting, link
 from tests.support.material import make_task, make_video_task, picture_bytes
@@ -175,6 +177,32 @@ def test_what_can_change_changes_on_the_frame_where_it_did(session, cli):
             (shape,) = drawn[frame]
             assert (shape["attributes"][0]["value"], shape["occluded"]) == truth[frame]
         assert len(track["shapes"]) <= 8
+
+
+def test_ships_that_turn(session, cli):
+    """A detector tells one and the same turned rectangle in four ways, and CVAT turns the shorter way round."""
+    task = make_video_task(session, frames=40, labels=[{"name": "ship"}], segment_size=20, overlap=4)
+    (work,) = find_work(session, Target("task", task))
+    truth = {f: Rectangle(60.0 + 2 * f, 90, 140.0 + 2 * f, 110, (150 + 6.0 * f) % 180) for f in range(40)}
+    for job in work.jobs:
+        shapes = [
+            {
+                "type": "rectangle", "frame": f, "label_id": work.labels[0].id, "source": "auto",
+                "points": [truth[f].left, 90, truth[f].right, 110], "rotation": truth[f].rotation,
+            }
+            for f in job.frames
+        ]  # fmt: skip
+        create(session, job.id, {"tags": [], "shapes": shapes, "tracks": []})
+    assert cli("track", "--task", task, "--of", "auto").exit_code == 0
+    for job in work.jobs:
+        stored = get_annotations(session, job.id)
+        (track,) = stored["tracks"]
+        assert stored["shapes"] == []
+        assert len(track["shapes"]) <= 6
+        drawn = shapes_by_frame({"tracks": [track]}, job.stop)
+        for frame in range(job.start, job.stop + 1):
+            (shape,) = drawn[frame]
+            assert overlap(Rectangle(*shape["points"], shape["rotation"]), truth[frame], 1.0) >= 0.95
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,6 @@
+import pytest
+
+from agent.contract import Rectangle
 from agent.tracks.gather import gather
 
 _ids = iter(range(1, 10**6))
@@ -17,9 +20,16 @@ def test_rectangles_by_label_and_frame():
 
 def test_labels_that_are_not_wanted_and_shapes_that_cannot_be_linked():
     ellipse = {**shape(1, 0), "type": "ellipse"}
-    found = gather([(1, [shape(1, 0), shape(1, 0, label=2), shape(1, 50, rotation=10.0), ellipse])], [1])
+    found = gather([(1, [shape(1, 0), shape(1, 0, label=2), ellipse])], [1])
     assert [s.item.label for s in found.sightings] == [1]
-    assert found.left == 2
+    assert found.left == 1
+
+
+def test_a_turned_rectangle_is_seen_by_what_is_upright_around_it():
+    (found,) = gather([(1, [shape(1, 0, rotation=90.0)]), (2, [shape(1, 0, rotation=90.0)])]).sightings
+    assert found.box == pytest.approx((5, -5, 35, 35))
+    assert found.turned == Rectangle(0, 0, 40, 30, 90)
+    assert len(gather([(1, [shape(1, 0, rotation=45.0)]), (2, [shape(1, 0, rotation=135.0)])]).sightings) == 2
 
 
 def test_the_same_thing_in_two_jobs_that_share_a_frame_is_one_sighting():

@@ -1,7 +1,12 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
-from agent.tracks.keyframes import LEAST_IOU, Keyframe, ThinOptions, box_at, thin
+from agent.contract import Rectangle
+from agent.shapes.geometry import bounds, corners
+from agent.shapes.overlap import overlap
+from agent.tracks.keyframes import LEAST_IOU, Keyframe, ThinOptions, box_at, place_at, thin
 from agent.tracks.link import Sighting
 
 
@@ -97,6 +102,38 @@ def test_a_single_sighting_is_there_for_one_frame():
     assert [(k.frame, k.outside) for k in keyframes] == [(7, False), (8, True)]
     assert box_at(keyframes, 6) is None
     assert box_at(keyframes, 7) == (1, 2, 3, 4)
+
+
+def ship(frame, degrees, *, other_way=False):
+    """A ship of 80 x 20 that turns where it is, told with its long sides across or down."""
+    box = (90.0, 60.0, 110.0, 140.0) if other_way else (60.0, 90.0, 140.0, 110.0)
+    shape = Rectangle(*box, (degrees - 90 * other_way) % 360)
+    return Sighting(frame, bounds(shape), turned=shape)
+
+
+@pytest.mark.parametrize("step", [0.5, 3.0, -7.0, 44.0])
+def test_a_thing_that_turns_evenly_is_drawn_so_however_it_is_told(step):
+    random = np.random.default_rng(1)
+    track = [ship(k, 170 + step * k, other_way=bool(random.integers(2))) for k in range(60)]
+    keyframes = thin(track)
+    assert len(keyframes) <= 3 + abs(step) * 60 / 90  # CVAT turns by less than half a circle between two of them
+    for one, other in pairwise(keyframes):
+        assert abs(other.rotation - one.rotation) < 180
+    for sighting in track:
+        drawn = place_at(keyframes, sighting.frame)
+        assert overlap(Rectangle(*drawn.box, drawn.rotation), sighting.turned, 1.0) >= 0.999
+
+
+def test_a_turn_that_trembles_is_held_to_the_tolerance():
+    random = np.random.default_rng(2)
+    track = [ship(k, 30 + random.normal(0, 2)) for k in range(60)]
+    keyframes = thin(track)
+    assert len(keyframes) < 60
+    for sighting in track:
+        drawn = place_at(keyframes, sighting.frame)
+        there = Rectangle(*drawn.box, drawn.rotation)
+        assert overlap(there, sighting.turned, 1.0) >= LEAST_IOU
+        assert np.abs(np.subtract(corners(there), corners(sighting.turned))).max() <= 2.0 + 1e-6
 
 
 def test_before_it_is_outside_a_thing_stands_still():
