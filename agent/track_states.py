@@ -14,17 +14,16 @@ import json
 import re
 import secrets
 import sqlite3
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from agent.domain import Cuboid, Ellipse, Keypoint, Mask, Points, Polygon, Polyline, Rectangle, Shape, Skeleton
-from agent.errors import BadRequest, ConfigError
+from agent.errors import BadRequest
+from agent.ledger.sqlite import SqliteFile
 
 LIFETIME = 8 * 3600.0
 """Seconds without use after which a state is forgotten: CVAT's own limit."""
@@ -61,20 +60,16 @@ class Kept:
     """Where the shape was on it; None where it was lost."""
 
 
-class TrackStates:
-    """The states of all trackers, by name. Threads, and processes of this machine, may share the file.
+class TrackStates(SqliteFile):
+    """The states of all trackers, by name. Threads, and processes of this machine, may share the file."""
 
-    ConfigError where it cannot be used.
-    """
+    called = "tracking states"
 
     def __init__(self, file: Path, *, clock: Callable[[], float] = time.time, limit: int = LIMIT) -> None:
-        self._file, self._clock, self._limit = file, clock, limit
-        self._lock = threading.Lock()
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            self._db, self._place = _open(file)
-        except (OSError, sqlite3.Error) as error:
-            raise self._unusable(error) from error
+        self._clock, self._limit = clock, limit
+        self._place = ""
+        """Names the file."""
+        super().__init__(file)
 
     def add(self, scope: str, states: Sequence[bytes]) -> list[str]:
         """Names for new states. `scope` is what they are good for: the model, its version, the task, the size."""
@@ -86,8 +81,8 @@ class TrackStates:
 
     def get(self, scope: str, names: Sequence[str]) -> list[Kept]:
         """What is kept under these names; BadRequest for one that is unknown, expired, or of something else."""
-        with self._lock, self._told(), closing(self._db.cursor()) as db:
-            return [self._find(db, scope, name) for name in names]
+        with self._lock, self._told():
+            return [self._find(self._db, scope, name) for name in names]
 
     def step(self, scope: str, seen: str, taken: Mapping[str, tuple[Kept, bytes, Shape | None]]) -> dict[str, Kept]:
         """Takes states one step further: what each was, its next state, and where the shape is on the picture `seen`.
@@ -110,13 +105,9 @@ class TrackStates:
             expired = db.execute("DELETE FROM states WHERE used < ?", (self._clock() - LIFETIME,)).rowcount
             return expired + db.execute(_TOO_MUCH, (self._limit,)).rowcount
 
-    def close(self) -> None:
-        with self._lock:
-            self._db.close()
-
     # ---------------------------------------------------------------- inside
 
-    def _find(self, db: sqlite3.Cursor, scope: str, name: str) -> Kept:
+    def _find(self, db: sqlite3.Connection, scope: str, name: str) -> Kept:
         row = db.execute("SELECT scope, used FROM states WHERE name = ?", (name,)).fetchone()
         if row is None and (known := _NAME.fullmatch(name)) is not None and known[1] != self._place:
             raise BadRequest(
@@ -129,7 +120,7 @@ class TrackStates:
             raise BadRequest("tracker state: it belongs to another task, picture size or model")
         return kept
 
-    def _write(self, db: sqlite3.Cursor, name: str, scope: str, kept: Kept) -> None:
+    def _write(self, db: sqlite3.Connection, name: str, scope: str, kept: Kept) -> None:
         answer = _packed(kept.answer)
         db.execute(
             "INSERT OR REPLACE INTO states (name, scope, used, size, state, step, seen, answer)"
@@ -137,53 +128,22 @@ class TrackStates:
             (name, scope, self._clock(), len(kept.state) + len(answer), kept.state, kept.step, kept.seen, answer),
         )
 
-    @contextmanager
-    def _change(self) -> Iterator[sqlite3.Cursor]:
-        with self._lock, self._told(), closing(self._db.cursor()) as db:
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                yield db
-                db.execute("COMMIT")
-            except BaseException:
-                # SQLite itself may have rolled back, where the disk is full.
-                if self._db.in_transaction:
-                    db.execute("ROLLBACK")
-                raise
-
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        """A full disk or a locked file is nobody's defect, and is said as what it is."""
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise self._unusable(error) from error
-
-    def _unusable(self, error: Exception) -> ConfigError:
-        return ConfigError(f"tracking states: cannot use {self._file}: {error}")
-
-
-def _open(file: Path) -> tuple[sqlite3.Connection, str]:
-    """The file, and what names it."""
-    db = sqlite3.connect(file, timeout=30, check_same_thread=False, isolation_level=None)
-    try:
+    def _open(self) -> None:
+        db = self._db
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
         db.executescript(_SCHEMA)
         # Another process may do the same at the same time.
-        db.execute("BEGIN IMMEDIATE")
-        there = {row[1] for row in db.execute("PRAGMA table_info(states)")}
-        for name in _LATER.keys() - there:
-            db.execute(f"ALTER TABLE states ADD COLUMN {name} {_LATER[name]}")
-        db.execute("INSERT INTO place SELECT ? WHERE NOT EXISTS (SELECT 1 FROM place)", (secrets.token_hex(4),))
-        (place,) = db.execute("SELECT id FROM place").fetchone()
-        db.execute("COMMIT")
-    except BaseException:
-        db.close()
-        raise
-    return db, str(place)
+        with self._change():
+            there = {row[1] for row in db.execute("PRAGMA table_info(states)")}
+            for name in _LATER.keys() - there:
+                db.execute(f"ALTER TABLE states ADD COLUMN {name} {_LATER[name]}")
+            db.execute("INSERT INTO place SELECT ? WHERE NOT EXISTS (SELECT 1 FROM place)", (secrets.token_hex(4),))
+            (place,) = db.execute("SELECT id FROM place").fetchone()
+        self._place = str(place)
 
 
-def _kept(db: sqlite3.Cursor, name: str) -> Kept | None:
+def _kept(db: sqlite3.Connection, name: str) -> Kept | None:
     row = db.execute("SELECT state, step, seen, answer FROM states WHERE name = ?", (name,)).fetchone()
     return None if row is None else Kept(row[0], row[1], row[2], _unpacked(row[3]))
 

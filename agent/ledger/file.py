@@ -5,13 +5,12 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
 
 from agent.errors import BadRequest, ConfigError
+from agent.ledger.sqlite import SqliteFile
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (
@@ -53,23 +52,13 @@ class HeldElsewhere(BadRequest):
     """Another process, or another thread, is working on it."""
 
 
-class LedgerFile:
-    """An open ledger file. Safe to use from several threads and processes; ConfigError where it cannot be used."""
+class LedgerFile(SqliteFile):
+    """An open ledger file."""
+
+    called = "ledger"
 
     def __init__(self, path: Path | None = None) -> None:
-        self.path = path or default_path()
-        self._lock = threading.RLock()
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise self._unusable(error) from error
-        with self._told():
-            self._db = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=30)
-            try:
-                self._open()
-            except BaseException:
-                self._db.close()
-                raise
+        super().__init__(path or default_path())
 
     def _open(self) -> None:
         self._db.row_factory = sqlite3.Row
@@ -82,16 +71,6 @@ class LedgerFile:
             raise ConfigError(f"ledger: {self.path} was written by a newer cvat-sidecar (form {version})")
         self._db.executescript(SCHEMA)
         self._db.execute(f"PRAGMA user_version={VERSION}")
-
-    def close(self) -> None:
-        with self._lock:
-            self._db.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
     @contextmanager
     def hold(self, run: str) -> Iterator[None]:
@@ -120,31 +99,6 @@ class LedgerFile:
             finally:
                 path.unlink(missing_ok=True)
 
-    @contextmanager
-    def _change(self) -> Iterator[sqlite3.Connection]:
-        """A transaction: all of what is done inside, or nothing."""
-        with self._lock, self._told():
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-                self._db.execute("COMMIT")
-            except BaseException:
-                # SQLite itself may have rolled back, where the disk is full.
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
-
     def _rows(self, query: str, *values: object) -> list[sqlite3.Row]:
         with self._lock, self._told():
             return self._db.execute(query, values).fetchall()
-
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        """A full disk or a locked file is nobody's defect, and is said as what it is."""
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise self._unusable(error) from error
-
-    def _unusable(self, error: Exception) -> ConfigError:
-        return ConfigError(f"ledger: cannot use {self.path}: {error}")
