@@ -122,7 +122,7 @@ def _labels(patient: Patient, model: ModelSettings, queries: list[dict[str, Any]
     if bad:
         say = failed if rule is not None and not good else warning
         shown = patient.command(f"labels match --task {bad[0][0]} --model {model.id}")
-        mend = f"{shown} shows it label by label; in service.toml a label_map says which is which"
+        mend = f"{shown} shows it label by label"
         return say(f"{len(bad)} of {seen} tasks have no place for its labels; task {bad[0][0]}: {bad[0][1]}", mend)
     return ok(f"labels with a place: {'; '.join(good)}")
 

@@ -1,5 +1,6 @@
 """A function served: its stream watched, its queue asked, several agents on it; and a server that comes and goes."""
 
+import logging
 import threading
 import time
 from contextlib import ExitStack
@@ -257,7 +258,8 @@ def test_closing_leaves_no_threads(sandbox, task):
 # ------------------------------------------------------------------------ models
 
 
-def test_a_model_that_cannot_be_loaded_takes_no_work(sandbox, task):
+def test_a_model_that_cannot_be_loaded_takes_no_work_and_says_so_once(sandbox, task, caplog):
+    caplog.set_level(logging.DEBUG, "agent.doors.queue.server")
     models = {"finder": Finder()}
     with serving(sandbox, models, start=False) as served:
         served.shared.pool.close()
@@ -269,9 +271,14 @@ def test_a_model_that_cannot_be_loaded_takes_no_work(sandbox, task):
             queued = served.enqueue(params(task, 0))
             health = until(lambda: found if "cannot be served" in (found := broken.door.health()).text else None)
             assert not health.ok
-            time.sleep(0.5)
+            tries = until(lambda: found if len(found := _tries(caplog)) >= 3 else None)
+            assert [line.levelno for line in tries] == [logging.WARNING] + [logging.DEBUG] * (len(tries) - 1)
             assert queued.status == "queued"
             broken.door.close()
+
+
+def _tries(caplog):
+    return [line for line in caplog.records if "no weights at /srv/x; trying again" in line.getMessage()]
 
 
 def test_a_model_that_no_longer_does_what_its_function_promises(sandbox, task):

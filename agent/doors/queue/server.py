@@ -53,6 +53,8 @@ class FunctionServer:
         self._promise: Promise | None = None
         """Once the model is known to fit the function."""
         self._failures = 0
+        self._told = ""
+        """What was wrong the last time."""
         self._state = _State(False, "waiting for the server")
         self._leaving = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"ask-{queue.function}", daemon=True)
@@ -98,7 +100,7 @@ class FunctionServer:
             heard = self._bell.rings
             try:
                 blocked = self._round()
-                self._failures = 0
+                self._failures, self._told = 0, ""
             except FunctionGone:
                 self._state = _State(False, "the function was deleted on the server; register the model again")
                 log.error("model %s: function %d was deleted on the server", self.model, self.queue.function)
@@ -195,8 +197,9 @@ class FunctionServer:
         if isinstance(error, ServerRefused) and error.status == 404:
             # The next round looks whether the function is still there; at first, at once.
             self._promise, pause = None, 0.0 if self._failures == 1 else pause
-        # That the server is away was told for all functions at once.
-        level = logging.DEBUG if isinstance(error, ServerUnavailable) else logging.WARNING
+        # That the server is away was told for all functions at once; what is as wrong as before was told, too.
+        known = isinstance(error, ServerUnavailable) or str(error) == self._told
+        level, self._told = logging.DEBUG if known else logging.WARNING, str(error)
         log.log(level, "function %d: %s; trying again in %.1f s", self.queue.function, error, pause)
         self._leaving.wait(pause)
 
