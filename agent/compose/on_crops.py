@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 
+from agent.compose.fusion import apart
 from agent.compose.wish import Wish, rectangle_of, with_attribute
 from agent.contract import Attribute, ConfigError, Context, Detection, Frame, Label
 from agent.shapes.geometry import shift
@@ -35,11 +37,11 @@ class _OnCrops:
                     crops.append((at, number, *crop))
         # A score that counts for the first model says nothing about the second.
         seen = self.part.detect([crop for _, _, crop, _, _ in crops], Context(self.part.loaded.default_threshold))
-        answers = [list(detections) for detections in found]
+        answers, added = [list(detections) for detections in found], [list[list[Detection]]() for _ in found]
         for (at, number, _, left, top), own in zip(crops, seen, strict=True):
             answers[at][number], more = self.change(answers[at][number], own, left, top)
-            answers[at] += more
-        return answers
+            added[at].append(more)
+        return [list(chain.from_iterable(apart([own, *more]))) for own, more in zip(answers, added, strict=True)]
 
     def labels_after(self, labels: Sequence[Label]) -> list[Label]:
         raise NotImplementedError

@@ -183,6 +183,18 @@ def test_what_is_found_within_a_crop_lies_where_it_is_in_the_frame(opened):
     assert found[2].shape == Rectangle(58, 20, 62, 22)  # the crop begins at 57, 18
 
 
+def test_what_belongs_together_in_one_crop_does_not_belong_to_anothers(opened):
+    plates = Plates()
+    plates.found = [
+        Detection("plate", Rectangle(1, 2, 5, 4), 0.8, group=1),
+        Detection("plate", Rectangle(6, 2, 9, 4), 0.8, group=1),
+    ]
+    step = {"model": "plates", "gives": "detections"}
+    chain = opened("chain", {"finder": Finder([PERSON, CAR]), "plates": plates}, of="finder", then=[step])
+    (found,) = chain.model.detect([picture()], Context(0.3))
+    assert [d.group for d in found] == [None, None, 1, 1, 2, 2]
+
+
 def test_skeletons_texts_and_masks_take_the_rectangles_place(opened):
     segmenter = Segmenter()
     models = {"finder": Finder([PERSON, CAR, CAR]), "pose": Pose(), "reader": Reader(), "sam": segmenter}
