@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 
 from agent.compose.fusion import fuse
-from agent.compose.mirroring import mirrored, scaled
+from agent.compose.mirroring import has_sides, mirrored, scaled
 from agent.compose.parts import Parts, joint_facts
 from agent.contract import ConfigError, Context, Detection, Frame
+from agent.labels.names import some
+
+log = logging.getLogger(__name__)
 
 LOWEST = 0.05
 """Fusing lowers what few views agree on, so they are asked for less than the request wants."""
@@ -40,6 +44,12 @@ class Flips:
         ]
         self._method, self._iou = method, iou
         self._points = {label.name: [sub.name for sub in label.sublabels] for label in self._part.labels}
+        for label, points in self._points.items():
+            if mirror and points and not has_sides(points):
+                log.warning(
+                    "%s: the points of %r name no left and right (%s); if they have sides, set mirror = false",
+                    parts.owner, label, some(points, 3),
+                )  # fmt: skip
         self.close = parts.close
         self.labels = list(self._part.labels)
         self.batch_size = max(1, self._part.loaded.batch_size // len(self._views))

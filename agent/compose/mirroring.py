@@ -56,6 +56,11 @@ def _mirrored(shape: Rectangle | Ellipse | Mask | Polygon | Polyline | Points | 
     return replace(shape, points=tuple(points))
 
 
+def has_sides(names: Collection[str]) -> bool:
+    """Whether there is a name for each of two sides among them."""
+    return any(_other_side(name, names) != name for name in names)
+
+
 def _other_side(name: str, names: Collection[str]) -> str:
     """The name of the other side, where that is among the names too."""
     other = _SIDE.sub(_swapped, name)

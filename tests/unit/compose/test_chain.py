@@ -272,6 +272,19 @@ def test_an_ensemble_of_models_that_know_different_things(opened):
     assert (len(one.asked), len(other.asked)) == (2, 1)
 
 
+def test_points_that_name_no_sides_are_told_where_a_mirror_would_change_them(opened, caplog):
+    pose = Pose()
+    opened("flips", {"pose": pose}, of="pose", mirror=False)
+    assert not caplog.messages
+    opened("flips", {"pose": pose}, of="pose")
+    assert caplog.messages == [
+        "flips: the points of 'body' name no left and right (head, foot); if they have sides, set mirror = false"
+    ]
+    pose.labels = [Label("body", "skeleton", sublabels=(Label("hand_l", "points"), Label("hand_r", "points")))]
+    opened("flips", {"pose": pose}, of="pose")
+    assert len(caplog.messages) == 1
+
+
 def test_skeletons_of_two_models_have_the_points_of_both(opened):
     one, other = Pose(), Pose()
     other.labels = [Label("body", "skeleton", sublabels=(Label("foot", "points"), Label("tail", "points")))]
