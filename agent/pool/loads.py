@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 
-from agent.errors import ConfigError, ModelError
+from agent.errors import ConfigError, ModelError, SidecarError
 from agent.waiting import LOOK_SECONDS
 
 log = logging.getLogger(__name__)
@@ -21,6 +21,8 @@ class Load:
     def __init__(self, model: str) -> None:
         self.ended: Future[None] = Future()
         """Whatever came of it."""
+        self.error: SidecarError | None = None
+        """Why the model cannot be loaded, where that came of it."""
         self._model = model
         self._reader: int | None = None
         self._began, self._late_at = 0.0, math.inf

@@ -202,6 +202,8 @@ class ModelPool:
             if self._turns.mine:
                 self._read(slot, load)  # it is a part of what this thread is loading
             await_result(load.ended, look)
+            if load.error is not None:
+                raise load.error.with_traceback(None)
         return found
 
     def _load_of(self, slot: Slot) -> Load:
@@ -241,6 +243,7 @@ class ModelPool:
                 log.warning("model %s: %s", slot.settings.id, told)
                 log.debug("model %s: where it failed", slot.settings.id, exc_info=error)
             slot.fail(told, self._clock())
+            load.error = told
         finally:
             with self._lock:
                 slot.load = None
