@@ -210,12 +210,21 @@ def test_agents_share_the_work(sandbox, session):
         second.door.close()
 
 
+def _asks_in(sandbox, seconds):
+    """How often the queue is asked for work in so many seconds."""
+    before = len(sandbox.requests.matching("POST", "/acquire$"))
+    time.sleep(seconds)
+    return len(sandbox.requests.matching("POST", "/acquire$")) - before
+
+
 def test_leaving_nothing_new_and_what_is_held_goes_on(sandbox, session, task):
     finder, other = Finder(), make_image_task(session, count=2, labels=THING)
     with serving(sandbox, {"finder": finder}) as served:
         finder.gate.clear()
         first = served.order(task)
         assert finder.began.wait(20)
+        # Whoever has just got a request asks for another: what that call brings was asked for before.
+        until(lambda: not _asks_in(sandbox, 0.2))
         served.door.drain()
         assert "nothing new is taken" in served.door.health().text
         second = served.order(other)
