@@ -27,7 +27,7 @@ def command() -> None:
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True)
 @ledger_options
 def list_(limit: int, **values: Any) -> None:
-    """The runs that this machine remembers, the newest first."""
+    """The runs that this machine remembers, the newest first; times are UTC."""
     from agent.ledger.ledger import Ledger
 
     with Ledger(ledger_path(values)) as book:
@@ -39,7 +39,7 @@ def list_(limit: int, **values: Any) -> None:
     for record, finished in zip(records, done, strict=True):
         count = f"{finished}/{sum(map(len, record.frames.values()))} frames"
         by = f"  (rule {rule})" if (rule := record.options.get("rule")) else ""
-        when, target = record.created[:19], f"{record.target:<12}"
+        when, target = f"{record.created[:19]}Z", f"{record.target:<12}"
         click.echo(f"{record.id}  {when}  {record.status:<11}  {target}  {count:<18}  {record.model}{by}")
 
 

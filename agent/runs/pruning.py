@@ -34,7 +34,7 @@ class Pruned:
     def lines(self) -> Iterator[str]:
         for run in self.runs:
             yield (
-                f"{run.id}  {run.created[:19]}  {run.status:<11}  {run.target:<12}"
+                f"{run.id}  {run.created[:19]}Z  {run.status:<11}  {run.target:<12}"
                 f"  {run.annotations} annotations in CVAT  {run.model}"
             )
         yield from self.summary()

@@ -244,9 +244,10 @@ def _ended(row: Values) -> Child:
 
 
 def _moment(text: str) -> Child:
-    """A time of the machine's own zone."""
+    """A time of the machine's own zone, which it tells to whoever points at it."""
     at = datetime.fromisoformat(text).astimezone()
-    return tag("time", at.strftime("%Y-%m-%d %H:%M:%S"), datetime=at.isoformat(timespec="seconds"))
+    whole = at.isoformat(timespec="seconds")
+    return tag("time", at.strftime("%Y-%m-%d %H:%M:%S"), datetime=whole, title=f"{at:%Z}, {whole}")
 
 
 def _span(seconds: float) -> str:
