@@ -197,14 +197,16 @@ class ModelPool:
             if (error := load.late(self._clock())) is not None:
                 raise error
 
-        while (found := self._found(slot)) is None:
-            load = self._load_of(slot)
+        while True:
+            with self._lock:  # or else a load that ends between the two looks is followed by another one
+                if (found := self._found(slot)) is not None:
+                    return found
+                load = self._load_of(slot)
             if self._turns.mine:
                 self._read(slot, load)  # it is a part of what this thread is loading
             await_result(load.ended, look)
             if load.error is not None:
                 raise load.error.with_traceback(None)
-        return found
 
     def _load_of(self, slot: Slot) -> Load:
         """The load that is under way, or another one: in a thread of its own, because it may never come to an end."""
