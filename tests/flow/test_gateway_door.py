@@ -1,6 +1,7 @@
 """The gateway as a door: who may come in, other settings while it is open, and its end."""
 
 import base64
+import json
 import logging
 import socket
 import threading
@@ -155,7 +156,7 @@ def test_a_closed_gateway_gives_up_what_it_holds():
     with staged({"finder": finder}) as stage, ThreadPoolExecutor(2) as pool:
         finder.gate.clear()
         held = [pool.submit(stage.call, "finder", GOOD) for _ in range(2)]
-        until(lambda: stage.shared.pool.record("finder").depth == 1, "the calls never came")
+        until(lambda: finder.began.is_set() and stage.shared.pool.record("finder").depth == 1, "the calls never came")
         stage.gateway.close()
         for call in held:
             refused(call.result(20), 503, "the service ends")
@@ -163,6 +164,29 @@ def test_a_closed_gateway_gives_up_what_it_holds():
         assert not stage.gateway.health().ok
         with pytest.raises(httpx.ConnectError):
             stage.http.get("/api/functions")
+
+
+def test_a_call_whose_body_comes_while_the_gateway_closes_is_refused_too(capfd):
+    body = json.dumps(GOOD).encode()
+    head = f"POST /api/function_invocations HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+    head += "x-nuclio-function-name: finder\r\n\r\n"
+    with staged({"finder": Watched()}) as stage, ThreadPoolExecutor(1) as pool:
+        assert stage.call("finder", GOOD).status_code == 200  # CVAT is in the middle of a request
+        address = ("127.0.0.1", httpx.URL(stage.gateway.url).port)
+        with (
+            socket.create_connection(address, timeout=10) as late,
+            socket.create_connection(address, timeout=10) as never,
+        ):
+            for caller in (late, never):
+                caller.sendall(head.encode() + body[:10])
+            time.sleep(0.2)  # both are being read
+            closing = pool.submit(stage.gateway.close)
+            time.sleep(0.2)
+            late.sendall(body[10:])
+            assert b" 503 " in late.recv(4096)
+            assert b" 503 " in never.recv(4096)
+            closing.result(20)
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def with_gateway(stage, **changes):

@@ -62,6 +62,14 @@ class App:
     """Of all of them together."""
     last: dict[str, float] = field(default_factory=dict)
     """When a function was last called that CVAT calls frame by frame."""
+    ended: bool = False
+    """Whether nobody is answered any more, in the middle of a request or not."""
+
+    def end(self) -> None:
+        """Whoever waits, or comes, gets a 503."""
+        self.ended = True
+        for call in list(self.calls):
+            call.give_up(_ends())
 
     def in_the_middle(self, function: str | None = None) -> bool:
         """Whether CVAT may be in the middle of a request, which is many calls, of this function or of any.
@@ -108,13 +116,15 @@ class App:
                 limit = min(call.left, BODY_SECONDS)
                 body = await asyncio.wait_for(read_body(request, call, int(settings.max_body_mb * MIB)), limit)
                 model = _model(request, rules)
-                if not rules.open and not self.in_the_middle(model):
-                    raise Refused("the service ends", 503)
+                if self.ended or not (rules.open or self.in_the_middle(model)):
+                    raise _ends()
                 if self._is_called_serially(model):
                     self.last[model] = time.monotonic()
                 return Response(await self._answer(model, body, call, rules), media_type="application/json")
             except TimeoutError:
                 return refusal(request, Refused(f"the body has not come within {limit:g} s", 408))
+            except asyncio.CancelledError:  # the server ends, and has waited for long enough
+                return refusal(request, _ends())
             except ClientDisconnect:
                 log.info("gateway: %s hung up", caller(request))
                 return Response(status_code=400)
@@ -130,6 +140,8 @@ class App:
 
         def work() -> None:
             self.calls.add(call)
+            if self.ended:  # it came while the others were given up
+                call.give_up(_ends())
             outcome: bytes | BaseException
             try:
                 with call:  # once more: the thread may outlast whoever waits for it
@@ -160,7 +172,7 @@ class _Gate:
         try:
             path = rules.access.admit(request.client.host if request.client else None, request.headers, scope["path"])
             if not rules.open and scope["method"] != "POST":
-                raise Refused("the service ends", 503)
+                raise _ends()
         except Refused as error:
             response = refusal(request, error)
             await response(scope, receive, send)
@@ -168,6 +180,10 @@ class _Gate:
         if path != scope["path"]:
             scope = {**scope, "path": path, "raw_path": path.encode(errors="replace")}
         await self._app(scope, receive, send)
+
+
+def _ends() -> Refused:
+    return Refused("the service ends", 503)
 
 
 def _model(request: Request, rules: Rules) -> str:

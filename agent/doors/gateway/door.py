@@ -10,7 +10,6 @@ from agent.doors.gateway.access import Access
 from agent.doors.gateway.ahead import Ahead
 from agent.doors.gateway.answering import Answering
 from agent.doors.gateway.app import App, Rules
-from agent.doors.gateway.call import Refused
 from agent.doors.gateway.listeners import Address, Listeners
 from agent.doors.gateway.listing import Menu
 from agent.doors.gateway.server import Server
@@ -62,8 +61,7 @@ class Gateway:
     def close(self) -> None:
         """Ends the server; whoever still waits gets a 503."""
         self.drain()
-        for call in list(self._app.calls):
-            call.give_up(Refused("the service ends", 503))
+        self._app.end()
         self.ahead.close()
         if self._server is not None:
             self._server.close(PATIENCE)
@@ -123,6 +121,7 @@ class Gateway:
         # A gateway that was drained stays so.
         self._rules = Rules(settings, access, lane, direct, open=before[0] is None or before[0].open)
         self._ports = {model: port for port, model in direct.items()}
+        self._app.ended = False
         try:
             self._listen([(settings.host, port) for port in (settings.port, *direct)])
         except ConfigError:
