@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 Group = Sequence[Detection]
 """What one model, one view or one tile saw of a frame."""
-METHODS = ("wbf", "nms", "soft-nms")
 SIGMA = 0.5
 """Of soft-NMS: how quickly overlap lowers a score."""
 

@@ -14,6 +14,7 @@ from agent.cvat.chunks import BadFrame, Chunk, decode_chunk
 from agent.cvat.single_frames import SERVER_ERROR
 from agent.domain import Frame
 from agent.errors import RequestCancelled, ServerUnavailable
+from agent.waiting import LOOK_SECONDS
 
 log = logging.getLogger(__name__)
 
@@ -23,8 +24,6 @@ PATIENCE = 2.0
 """Seconds that ending waits for threads that are at work here."""
 SILENT_PATIENCE = 0.25
 """And for those that the server keeps waiting: they end by themselves, with its answer or its time-out."""
-LOOK_SECONDS = 0.1
-"""How often whoever waits for a frame looks whether it is still wanted."""
 
 
 @dataclass(eq=False, slots=True)

@@ -69,9 +69,6 @@ class Gateway:
 
     def reload(self) -> None:
         """Other settings. ConfigError where they cannot be; then the old ones stay."""
-        if self._shared.config.gateway is None:
-            self.close()
-            return
         self._open(self._shared.config)
 
     def health(self) -> DoorHealth:
@@ -121,7 +118,6 @@ class Gateway:
         # A gateway that was drained stays so.
         self._rules = Rules(settings, access, lane, direct, open=before[0] is None or before[0].open)
         self._ports = {model: port for port, model in direct.items()}
-        self._app.ended = False
         try:
             self._listen([(settings.host, port) for port in (settings.port, *direct)])
         except ConfigError:

@@ -86,9 +86,6 @@ class Payload:
             raise Refused(f"body: got {_word(fields)}, allowed: an object")
         return cls(fields)
 
-    def has(self, name: str) -> bool:
-        return self._fields.get(name) is not None
-
     def picture(self, call: Call, name: str = "image") -> Picture:
         """A picture file in base64, within the call's bounds."""
         text = self._fields.get(name)
