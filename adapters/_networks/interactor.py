@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from adapters._masks import tight_mask
 from adapters._networks.detectors import running_facts
 from adapters._networks.files import open_weights
 from adapters._networks.graph import Graph, open_graph, prepared
-from adapters._networks.maps import tight_mask, to_frame
+from adapters._networks.maps import to_frame
 from adapters._networks.options import running
 from adapters._networks.pictures import Recipe, place, placement
 from adapters._networks.prompts import Style, recognise

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from adapters._networks.pictures import Placement
-from agent.contract import Mask
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,13 +39,3 @@ def to_frame(
     size = (right - left, bottom - top)
     moved = cv2.warpAffine(grid.astype(np.float32), matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(moved, np.float32)
-
-
-def tight_mask(bitmap: NDArray[np.bool_], left: int = 0, top: int = 0) -> Mask | None:
-    """The bitmap, which lies at (left, top) of the frame, cut to its pixels; None where it has none."""
-    rows, columns = np.flatnonzero(bitmap.any(axis=1)), np.flatnonzero(bitmap.any(axis=0))
-    if not rows.size:
-        return None
-    # A copy: a view would keep the whole frame's bitmap in memory.
-    part = bitmap[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].copy()
-    return Mask(part, left + int(columns[0]), top + int(rows[0]))

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from adapters._masks import connected_parts, tight_mask
 from adapters._networks.head import Canvas, Outputs, Reader
-from adapters._networks.maps import tight_mask, to_frame
+from adapters._networks.maps import to_frame
 from adapters._networks.options import at_least
 from adapters._networks.pictures import IMAGENET_MEAN, IMAGENET_STD, Recipe
 from adapters._networks.signature import Signature
@@ -95,7 +96,7 @@ class RegionReader:
 
     def _parts(self, region: NDArray[np.bool_]) -> Iterator[Mask]:
         if self._split:
-            yield from _connected(region, self._smallest)
+            yield from connected_parts(Mask(region, 0, 0), self._smallest)
         elif (mask := tight_mask(region)) is not None and np.count_nonzero(mask.bitmap) >= self._smallest:
             yield mask
 
@@ -140,17 +141,6 @@ def _nearest(numbers: NDArray[Any], canvas: Canvas) -> NDArray[np.int64]:
     columns = np.clip(x.astype(np.int64), 0, numbers.shape[1] - 1)
     rows = np.clip(y.astype(np.int64), 0, numbers.shape[0] - 1)
     return np.asarray(numbers[np.ix_(rows, columns)], np.int64)
-
-
-def _connected(region: NDArray[np.bool_], smallest: int) -> Iterator[Mask]:
-    """The connected parts (corners connect) of at least `smallest` pixels, the largest first."""
-    import cv2
-
-    count, numbers, stats, _ = cv2.connectedComponentsWithStats(region.astype(np.uint8), connectivity=8)
-    for number in sorted(range(1, count), key=lambda n: -int(stats[n, cv2.CC_STAT_AREA])):
-        x, y, width, height, area = (int(value) for value in stats[number])
-        if area >= smallest:
-            yield Mask(numbers[y : y + height, x : x + width] == number, x, y)
 
 
 def _sigmoid(grid: NDArray[Any]) -> NDArray[np.float32]:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from adapters._masks import tight_mask
 from adapters._networks.candidates import Candidates
 from adapters._networks.head import Canvas, Outputs
-from adapters._networks.maps import tight_mask, to_frame
+from adapters._networks.maps import to_frame
 from agent.contract import BadPrediction, Keypoint, Rectangle, Shape, Skeleton
 
 if TYPE_CHECKING:

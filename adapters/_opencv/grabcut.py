@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from adapters._networks.maps import tight_mask
+from adapters._masks import tight_mask
 from agent.contract import BadPrediction, Detection, Frame, PromptNeeds, Prompts, Rectangle
 
 if TYPE_CHECKING:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from adapters._masks import connected_parts, tight_mask
 from agent.contract import Mask, Polygon, Rectangle
 
 if TYPE_CHECKING:
@@ -23,33 +23,13 @@ def enlarged(maps: Any, height: int, width: int) -> Any:
 
 
 def mask_of(bitmap: Any) -> Mask | None:
-    """A (height, width) bitmap of the frame in the smallest box that holds it; None where it is empty."""
-    pixels = np.asarray(bitmap.cpu() if hasattr(bitmap, "cpu") else bitmap, bool)
-    rows = np.flatnonzero(pixels.any(axis=1))
-    if not rows.size:
-        return None
-    top, bottom = int(rows[0]), int(rows[-1]) + 1
-    columns = np.flatnonzero(pixels[top:bottom].any(axis=0))
-    left, right = int(columns[0]), int(columns[-1]) + 1
-    # A copy: a view would keep the whole frame's bitmap in memory.
-    return Mask(pixels[top:bottom, left:right].copy(), left, top)
-
-
-def parts(mask: Mask, smallest: int = 1) -> Iterator[Mask]:
-    """The connected parts of a mask (corners connect) that have at least `smallest` pixels, the largest first."""
-    import cv2
-
-    count, numbers, stats, _ = cv2.connectedComponentsWithStats(mask.bitmap.astype(np.uint8), connectivity=8)
-    for number in sorted(range(1, count), key=lambda n: -stats[n, cv2.CC_STAT_AREA]):
-        x, y, width, height, area = (int(value) for value in stats[number])
-        if area >= smallest:
-            part = numbers[y : y + height, x : x + width] == number
-            yield Mask(part, mask.left + x, mask.top + y)
+    """A (height, width) bitmap of the frame, a tensor of any device too, cut to its pixels; None where it has none."""
+    return tight_mask(np.asarray(bitmap.cpu() if hasattr(bitmap, "cpu") else bitmap, bool))
 
 
 def rectangle_of(mask: Mask) -> Rectangle | None:
     """The box around the largest part: specks must not make it larger."""
-    if (part := next(parts(mask), None)) is None:
+    if (part := next(connected_parts(mask), None)) is None:
         return None
     height, width = part.bitmap.shape
     return Rectangle(float(part.left), float(part.top), float(part.left + width), float(part.top + height))
@@ -59,7 +39,7 @@ def polygon_of(mask: Mask, tolerance: float = 1.0) -> Polygon | None:
     """The outline of the largest part along the edges of its pixels, without its holes, simplified by `tolerance`."""
     import cv2
 
-    if (part := next(parts(mask), None)) is None:
+    if (part := next(connected_parts(mask), None)) is None:
         return None
     # With each pixel as 2 x 2, the outline passes through pixels whose number tells the edge that they lie at.
     doubled = np.repeat(np.repeat(np.pad(part.bitmap, 1).astype(np.uint8), 2, axis=0), 2, axis=1)

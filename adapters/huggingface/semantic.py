@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from adapters._masks import connected_parts
 from adapters._names import Names
 from adapters.huggingface.class_names import class_names, labels_of, name_at
-from adapters.huggingface.masks import enlarged, mask_of, parts
+from adapters.huggingface.masks import enlarged, mask_of
 from adapters.huggingface.opening import Opened
 from adapters.huggingface.pictures import in_batches, picture, size_text
 from agent.contract import ConfigError, Context, Detection, Frame
@@ -56,7 +57,7 @@ class Regions:
 
     def _parts(self, mask: Any) -> Iterator[Any]:
         if self.split:
-            yield from parts(mask, self.smallest)
+            yield from connected_parts(mask, self.smallest)
         elif np.count_nonzero(mask.bitmap) >= self.smallest:
             yield mask
 

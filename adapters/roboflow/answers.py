@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from adapters._masks import connected_parts, tight_mask
 from adapters.roboflow.forms import BACKGROUND, Task, class_of, form_of, number_in, score_of
-from adapters.roboflow.masks import at_size, from_png, from_run_lengths, mask_of, parts
+from adapters.roboflow.masks import at_size, from_png, from_run_lengths
 from agent.contract import (
     BadPrediction,
     Context,
@@ -120,7 +121,7 @@ class _Place:
         rle = one.get("rle", one.get("rle_mask"))
         if rle is not None:
             bitmap = at_size(from_run_lengths(rle), self.frame.width, self.frame.height)
-            return list(self._cut(mask_of(bitmap)))
+            return list(self._cut(tight_mask(bitmap)))
         points = one.get("points")
         if not isinstance(points, list):
             raise BadPrediction(f"{label.name!r}: got neither points nor run lengths of its outline")
@@ -176,7 +177,7 @@ class _Place:
                 raise BadPrediction(f"a map of classes with the number {number}, which class_map does not name")
             if name.lower() in BACKGROUND or (label := self._wanted(name)) is None:
                 continue
-            for mask in self._cut(mask_of(classes == number)):
+            for mask in self._cut(tight_mask(classes == number)):
                 score = None if confidence is None else _mean(confidence, mask)
                 if score is None or score >= self.context.threshold:
                     found.append(Detection(label.name, mask, score))
@@ -187,7 +188,7 @@ class _Place:
         if mask is None:
             return ()
         if self.reading.split_regions:
-            return tuple(parts(mask, self.reading.smallest_region))
+            return tuple(connected_parts(mask, self.reading.smallest_region))
         return (mask,) if int(mask.bitmap.sum()) >= self.reading.smallest_region else ()
 
     def _known(self, name: str) -> Label:

@@ -5,41 +5,17 @@ from __future__ import annotations
 import base64
 import binascii
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from agent.contract import BadPrediction, Mask
+from agent.contract import BadPrediction
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _MOST_PIXELS = 400_000_000
-
-
-def mask_of(bitmap: NDArray[np.bool_]) -> Mask | None:
-    """A bitmap of the frame in the smallest box that holds it; None where it is empty."""
-    rows = np.flatnonzero(bitmap.any(axis=1))
-    if not rows.size:
-        return None
-    top, bottom = int(rows[0]), int(rows[-1]) + 1
-    columns = np.flatnonzero(bitmap[top:bottom].any(axis=0))
-    left, right = int(columns[0]), int(columns[-1]) + 1
-    # A copy: a view would keep the whole frame's bitmap in memory.
-    return Mask(bitmap[top:bottom, left:right].copy(), left, top)
-
-
-def parts(mask: Mask, smallest: int) -> Iterator[Mask]:
-    """The connected parts (corners connect) that have at least `smallest` pixels, the largest first."""
-    import cv2
-
-    count, numbers, stats, _ = cv2.connectedComponentsWithStats(mask.bitmap.astype(np.uint8), connectivity=8)
-    for number in sorted(range(1, count), key=lambda n: -stats[n, cv2.CC_STAT_AREA]):
-        x, y, width, height, area = (int(value) for value in stats[number])
-        if area >= smallest:
-            part = numbers[y : y + height, x : x + width] == number
-            yield Mask(part, mask.left + x, mask.top + y)
 
 
 def at_size(grid: NDArray[Any], width: int, height: int) -> NDArray[Any]:

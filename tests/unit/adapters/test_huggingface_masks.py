@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from adapters._crops import crop
+from adapters._masks import connected_parts
 from adapters._torch import import_torch
-from adapters.huggingface.masks import filled, mask_of, parts, polygon_of, rectangle_of
+from adapters.huggingface.masks import filled, mask_of, polygon_of, rectangle_of
 from adapters.huggingface.queries import Queries
 from adapters.huggingface.recognition import ctc_line
 from adapters.huggingface.semantic import Regions
@@ -41,10 +42,10 @@ def test_a_mask_is_no_larger_than_its_pixels():
 def test_parts_come_by_size_and_specks_do_not():
     bitmap = box(60, 90, 10, 20, 40, 50) | box(60, 90, 60, 5, 80, 15) | box(60, 90, 0, 0, 2, 2)
     mask = mask_of(bitmap)
-    found = list(parts(mask, smallest=5))
+    found = list(connected_parts(mask, smallest=5))
     assert [int(one.bitmap.sum()) for one in found] == [900, 200]
     assert (found[1].left, found[1].top) == (60, 5)
-    assert len(list(parts(mask))) == 3
+    assert len(list(connected_parts(mask))) == 3
 
 
 def test_a_rectangle_and_an_outline_go_around_the_largest_part():
