@@ -15,7 +15,7 @@ from agent.models.loading import load_model
 from agent.options import Target
 from agent.predict import check_predictions
 from tests.support.material import make_image_task
-from tests.support.roboflow import KEY, Model, RoboflowServer, above, box, png
+from tests.support.roboflow import KEY, Model, RoboflowServer, above, box, loading, png
 
 
 @pytest.fixture(autouse=True)
@@ -32,17 +32,8 @@ def server():
 
 @pytest.fixture
 def load(server):
-    """Loads `team/NAME` from the server; what is loaded is closed."""
-    opened = []
-
-    def loaded(name="shop/3", **options):
-        options = {"url": server.url, "platform_url": server.url, "retries": 0, **options}
-        opened.append(load_model(f"roboflow:{name if name.count('/') > 1 else f'team/{name}'}", options=options))
-        return opened[-1]
-
-    yield loaded
-    for model in opened:
-        model.close()
+    with loading(server) as loads:
+        yield loads
 
 
 def frame(width=60, height=40, number=0):

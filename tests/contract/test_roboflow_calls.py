@@ -17,8 +17,7 @@ import pytest
 from adapters.roboflow.calls import Calls, Limits
 from adapters.roboflow.refusals import CallFailed, Key
 from agent.contract import BadPrediction, ConfigError, Context, Frame, ModelError, ModelLoadFailed, ModelNotFound
-from agent.models.loading import load_model
-from tests.support.roboflow import KEY, Model, RoboflowServer, above, box
+from tests.support.roboflow import KEY, Model, RoboflowServer, above, box, loading
 
 FRAME = Frame(0, "one.jpg", np.zeros((40, 60, 3), np.uint8))
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,16 +38,8 @@ def server():
 
 @pytest.fixture
 def load(server):
-    opened = []
-
-    def loaded(**options):
-        given = {"url": server.url, "platform_url": server.url, "retries": 0, **options}
-        opened.append(load_model("roboflow:team/shop/3", options=given))
-        return opened[-1].model
-
-    yield loaded
-    for model in opened:
-        model.close()
+    with loading(server) as loads:
+        yield lambda **options: loads(**options).model
 
 
 class Clock:

@@ -8,8 +8,7 @@ from PIL import Image
 
 from adapters.roboflow.masks import from_png, from_run_lengths
 from agent.contract import BadPrediction, ConfigError, Context, Frame, ModelLoadFailed
-from agent.models.loading import load_model
-from tests.support.roboflow import KEY, Model, RoboflowServer, above, box, png
+from tests.support.roboflow import KEY, Model, RoboflowServer, above, box, loading, png
 
 FRAME = Frame(0, "one.jpg", np.zeros((40, 60, 3), np.uint8))
 
@@ -28,16 +27,8 @@ def server():
 
 @pytest.fixture
 def load(server):
-    opened = []
-
-    def loaded(name="team/shop/3", **options):
-        given = {"url": server.url, "platform_url": server.url, "retries": 0, **options}
-        opened.append(load_model(f"roboflow:{name}", options=given))
-        return opened[-1]
-
-    yield loaded
-    for model in opened:
-        model.close()
+    with loading(server) as loads:
+        yield loads
 
 
 def names(model):

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from agent.contract import BadPrediction, ConfigError, Context, Frame, ModelLoadFailed, ModelNotFound, Rectangle
-from agent.models.loading import load_model
-from tests.support.roboflow import KEY, RoboflowServer, Workflow, box
+from tests.support.roboflow import KEY, RoboflowServer, Workflow, box, loading
 
 FRAME = Frame(0, "one.jpg", np.zeros((40, 60, 3), np.uint8))
 BOXES = {"image": {"width": 60, "height": 40}, "predictions": [box("cat", 10, 10, 8, 6, 0.5)]}
@@ -33,16 +32,8 @@ def server():
 
 @pytest.fixture
 def load(server):
-    opened = []
-
-    def loaded(**options):
-        given = {"url": server.url, "platform_url": server.url, "retries": 0, **options}
-        opened.append(load_model("roboflow:workflow/team/count-cats", options=given))
-        return opened[-1]
-
-    yield loaded
-    for model in opened:
-        model.close()
+    with loading(server, "workflow/team/count-cats") as loads:
+        yield loads
 
 
 def workflow(server, outputs, kinds=None, **inputs):

@@ -11,7 +11,8 @@ import io
 import json
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -19,6 +20,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import numpy as np
 from PIL import Image
+
+from agent.models.loading import LoadedModel, load_model
 
 KEY = "rf_secretKEY0123456789"
 """The API key that the server knows."""
@@ -382,3 +385,18 @@ def above(predictions: list[dict[str, Any]], asked: Asked) -> dict[str, Any]:
     confidence = float(asked.query["confidence"])
     confidence = confidence / 100 if confidence >= 1 else max(confidence, 0.01)
     return {"predictions": [one for one in predictions if one["confidence"] >= confidence]}
+
+
+@contextmanager
+def loading(server: RoboflowServer, name: str = "team/shop/3") -> Iterator[Callable[..., LoadedModel]]:
+    """Loads models of the server by `load(name, **options)`; they are closed at the end."""
+    opened: list[LoadedModel] = []
+
+    def load(name: str = name, **options: Any) -> LoadedModel:
+        given = {"url": server.url, "platform_url": server.url, "retries": 0, **options}
+        opened.append(load_model(f"roboflow:{name}", options=given))
+        return opened[-1]
+
+    yield load
+    for model in opened:
+        model.close()
