@@ -9,6 +9,7 @@ from typing import Any
 import uvicorn
 
 from agent.errors import ConfigError
+from agent.http_server import InTime
 
 
 class WebServer:
@@ -26,8 +27,8 @@ class WebServer:
         """Serves; who has connected already is served first."""
         # Nothing but the connection says who calls: no headers of proxies.
         config = uvicorn.Config(
-            app, lifespan="off", ws="none", log_config=None, access_log=False, server_header=False, proxy_headers=False,
-            limit_concurrency=100, timeout_keep_alive=10, timeout_graceful_shutdown=1,
+            app, http=InTime, lifespan="off", ws="none", log_config=None, access_log=False, server_header=False,
+            proxy_headers=False, limit_concurrency=100, timeout_keep_alive=10, timeout_graceful_shutdown=1,
         )  # fmt: skip
         server = self._server = uvicorn.Server(config)
         self._thread = threading.Thread(

@@ -191,6 +191,30 @@ def test_a_body_that_does_not_come_and_one_whose_sender_hangs_up():
         until(lambda: stage.call("finder", GOOD).status_code == 200, "their places were never given back")
 
 
+def test_headers_that_do_not_come(monkeypatch):
+    """Neither those of the first request on a connection, nor those of the next one; an answer may take longer."""
+    finder = Watched()
+    with staged({"finder": finder}) as stage:
+        port = httpx.URL(stage.gateway.url).port
+        monkeypatch.setattr("agent.http_server.HEADER_SECONDS", 0.3)
+        head, body = b"POST /api/function_invocations HTTP/1.1\r\n", json.dumps(GOOD).encode()
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as silent:
+            assert silent.recv(100) == b""
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as slow:
+            slow.sendall(head)
+            assert slow.recv(100) == b""
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as good:
+            finder.gate.clear()
+            more = f"Host: x\r\nx-nuclio-function-name: finder\r\nContent-Length: {len(body)}\r\n\r\n"
+            good.sendall(head + more.encode() + body)
+            until(finder.began.is_set, "the call never came")
+            time.sleep(0.4)
+            finder.gate.set()
+            assert b" 200 " in good.recv(65536)
+            good.sendall(head)
+            until(lambda: good.recv(65536) == b"", "the connection was never closed")
+
+
 def test_slow_senders_keep_nobody_out():
     with staged({"finder": Watched()}, concurrency=1, timeout=5) as stage, ExitStack() as stack:
         port = httpx.URL(stage.gateway.url).port

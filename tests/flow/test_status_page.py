@@ -204,6 +204,12 @@ class TestWhoMayLook:
             assert opened.page.get("/", headers={"Host": "sidecar.test:8090"}).status_code == 200
             assert opened.page.get("/", headers={"Host": "other.test:8090"}).status_code == 403
 
+    def test_a_connection_that_asks_nothing_is_closed(self, service, monkeypatch):
+        monkeypatch.setattr("agent.http_server.HEADER_SECONDS", 0.1)
+        with socket.create_connection(("127.0.0.1", httpx.URL(service.url).port), timeout=10) as silent:
+            silent.sendall(b"GET / HT")
+            assert silent.recv(100) == b""
+
     def test_only_what_changes_nothing_can_be_got(self, page):
         for path in ("/requests/x/cancel", "/runs/x/undo", "/webhook"):
             assert page.get(path).status_code == 405

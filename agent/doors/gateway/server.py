@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 import uvicorn
 from starlette.types import ASGIApp
 
+from agent.http_server import InTime
+
 T = TypeVar("T")
 
 _PATIENCE = 5.0
@@ -27,7 +29,7 @@ class Server:
     def __init__(self, app: ASGIApp) -> None:
         self._config = uvicorn.Config(
             app,
-            http="h11",
+            http=InTime,
             ws="none",
             lifespan="off",
             log_config=None,
