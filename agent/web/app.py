@@ -77,7 +77,8 @@ class StatusApp:
                 MutableHeaders(scope=message).update(HEADERS)
             await send(message)
 
-        answer = self._app if refusal is None or request.url.path in OPEN else refusal
+        # Not the path of `request.url`, which is made of what the Host header says, too.
+        answer = self._app if refusal is None or scope["path"] in OPEN else refusal
         await answer(scope, receive, with_headers)
 
     def _refusal(self, request: Request) -> Response | None:

@@ -51,7 +51,7 @@ async def not_here(request: Request, error: Exception) -> Response:
     """A path or a method that there is not."""
     status = error.status_code if isinstance(error, HTTPException) else 404
     allowed = "GET /api/functions, GET /api/functions/NAME, POST /api/function_invocations, POST / at a function's port"
-    text = f"{request.method} {request.url.path[:80]}: not here, allowed: {allowed}"
+    text = f"{request.method} {request.scope['path'][:80]}: not here, allowed: {allowed}"
     log.warning("gateway: %s: %d: %s", caller(request), status, text)
     return told({"message": text}, status)
 

@@ -1,0 +1,55 @@
+"""Callers that mean harm: header lines and pictures that are made to get past what is asked of everybody."""
+
+import io
+import socket
+import struct
+
+import httpx
+import pytest
+from PIL import Image, PngImagePlugin
+
+from tests.support.gateway import image_of, staged
+from tests.support.material import picture_bytes
+from tests.support.models import Finder
+from tests.support.service import running, written
+from tests.unit.test_pool import Loader
+
+
+@pytest.mark.parametrize("host", ["x/healthz?", "127.0.0.1/healthz?", "127.0.0.1/readyz#", "x/webhook;", "["])
+@pytest.mark.usefixtures("passwords")
+def test_a_host_that_names_an_open_path_opens_no_other(tmp_path, host):
+    with running(written(tmp_path, service='secret_env = "STATUS_WORD"'), load=Loader()) as opened:
+        port = httpx.URL(opened.url).port
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as plain:
+            plain.sendall(f"GET /api/status HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+            answer = b"".join(iter(lambda: plain.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 403 "), answer
+    assert b"models" not in answer
+
+
+def test_a_path_that_is_not_there_is_told_whatever_the_host(caplog):
+    with staged({"finder": Finder()}) as stage:
+        answer = stage.http.get("/nothing", headers={"Host": "["})
+        assert answer.status_code == 404
+        assert answer.json()["message"].startswith("GET /nothing: not here")
+
+
+def icon(side):
+    """An icon whose header says 16x16, and which holds a picture of another size."""
+    inside = io.BytesIO()
+    Image.new("L", (side, side)).save(inside, "PNG")
+    content = inside.getvalue()
+    return struct.pack("<3H4B2H2I", 0, 1, 1, 16, 16, 0, 0, 1, 8, len(content), 22) + content
+
+
+def test_a_picture_that_is_decoded_to_be_measured_is_none(monkeypatch):
+    """Pillow decodes an icon when it opens it, before anybody could look how large it is."""
+    decoded = []
+    load = PngImagePlugin.PngImageFile.load
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", lambda self: decoded.append(self.size) or load(self))
+    with staged({"finder": Finder()}, max_megapixels=1) as stage:
+        answer = stage.call("finder", {"image": image_of(icon(2000))})
+        assert (answer.status_code, decoded) == (400, [])
+        assert answer.json()["message"].startswith("image: cannot be decoded")
+        assert stage.call("finder", {"image": image_of(picture_bytes(1, "PNG"))}).status_code == 200
+        assert decoded
