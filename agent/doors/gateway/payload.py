@@ -21,8 +21,8 @@ from agent.doors.gateway.call import Call, Refused
 
 MEGA = 1_000_000
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "GIF", "JPEG2000", "PPM", "AVIF", "TGA", "DDS")
-"""What may come as a picture, as Pillow names it. Some others start programs, or read more files; icons (ICO) are decoded
-when they are opened, before anybody could look how large they are."""
+"""What may come as a picture, as Pillow names it. Some others start programs, or read more files; icons (ICO) are
+decoded when they are opened, before anybody could look how large they are."""
 FARTHEST = 10_000_000.0
 """Pixels: no coordinate is larger than that."""
 _WORDS = {dict: "an object", list: "a list", str: "text", bool: "true or false", int: "a number", float: "a number"}
