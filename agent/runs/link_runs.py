@@ -45,7 +45,7 @@ def link_target(
         work = find_work(session, target)
         _check_earlier(ledger, session.url, {job.id for part in work for job in part.jobs}, options.labels)
         linked = [link_task(session, ledger, part, options, around, reidentifier) for part in work]
-        report = _report(linked, dry=dry_run)
+        report = _report(linked, dry=dry_run, kept=options.keep_shapes)
         if not any(part.tracks for part in linked):
             raise NothingToLink(f"{target}: {_why_nothing(linked, options)}")
         if dry_run:
@@ -130,6 +130,18 @@ def _unchanged(gone: Sequence[int], before: Mapping[str, Any], now: Mapping[str,
     return same
 
 
+def _of_groups(part: Linked, kept: bool) -> Iterator[str]:
+    """What linking has made of the groups of rectangles; `kept` are those that stay, and their groups with them."""
+    mixed = sum(groups.mixed for groups in part.groups.values())
+    parted = 0 if kept else sum(groups.parted() for groups in part.groups.values())
+    if mixed:
+        what = "1 track is" if mixed == 1 else f"{mixed} tracks are"
+        yield f"{what} of rectangles of several groups, and in the one that most of them were in"
+    if parted:
+        what = "1 rectangle was" if parted == 1 else f"{parted} rectangles were"
+        yield f"{what} grouped with something that the track is not grouped with any more"
+
+
 def _jobs(linked: Sequence[Linked]) -> Iterator[tuple[Linked, int]]:
     for part in linked:
         for job in part.work.jobs:
@@ -137,7 +149,7 @@ def _jobs(linked: Sequence[Linked]) -> Iterator[tuple[Linked, int]]:
                 yield part, job.id
 
 
-def _report(linked: Sequence[Linked], *, dry: bool) -> RunReport:
+def _report(linked: Sequence[Linked], *, dry: bool, kept: bool) -> RunReport:
     report = RunReport(looked="linked", made="tracks", dry=dry)
     for part in linked:
         for label, (tracks, rectangles) in part.by_label.items():
@@ -153,6 +165,7 @@ def _report(linked: Sequence[Linked], *, dry: bool) -> RunReport:
             )
         if part.left:
             report.notes.append(f"note        task {part.work.task_id}: {part.left} shapes are no rectangles")
+        report.notes += [f"note        task {part.work.task_id}: {said}" for said in _of_groups(part, kept)]
         report.total += len(set().union(*part.frames.values()))
         if dry:
             report.removed += sum(map(len, part.gone.values()))

@@ -17,6 +17,7 @@ from agent.cvat.frames import ChunkFrames
 from agent.cvat.session import Session
 from agent.cvat.uploads import untouched
 from agent.cvat.work import JobWork, TaskWork
+from agent.domain import TaskLabel
 from agent.errors import BadRequest, RequestCancelled
 from agent.ledger.ledger import Ledger
 from agent.models.loading import wrong_kind
@@ -24,6 +25,7 @@ from agent.predict import describe
 from agent.runs.surroundings import ReadyModel, Surroundings
 from agent.tracks.encode import encode_track, mutable_ids, said
 from agent.tracks.gather import gather
+from agent.tracks.groups import JobGroups
 from agent.tracks.keyframes import Keyframe, ThinOptions, thin
 from agent.tracks.link import LinkOptions, Sighting, link
 
@@ -65,6 +67,21 @@ class Linked:
     """How many there were to be linked."""
     frames: dict[int, set[int]] = field(default_factory=lambda: defaultdict(set))
     """By job, where those are that are in a track now."""
+    groups: dict[int, JobGroups] = field(default_factory=dict)
+    """By job."""
+
+    def add(self, track: Sequence[Sighting], keyframes: Sequence[Keyframe], label: TaskLabel) -> None:
+        """Adds a track to the jobs that show it, and says which shapes it was made of."""
+        made_of: dict[int, list[int]] = defaultdict(list)
+        for sighting in track:
+            for job_id, shape_id in sighting.item.places:
+                made_of[job_id].append(shape_id)
+                self.frames[job_id].add(sighting.frame)
+        for job in self.work.jobs:
+            group = self.groups[job.id].track_of(made_of[job.id])
+            if (part := encode_track(keyframes, label, job.start, job.stop, group=group)) is not None:
+                self.tracks[job.id].append(part)
+            self.gone[job.id] += made_of[job.id]
 
 
 def link_task(
@@ -88,6 +105,7 @@ def link_task(
     for sighting in sightings:
         by_label[sighting.item.label].append(sighting)
     linked = Linked(work, defaultdict(list), defaultdict(list), stored, {}, gathered.left, len(sightings))
+    linked.groups = {job: JobGroups(held) for job, held in stored.items()}
     for label in work.labels:
         tracks = link(by_label[label.id], options.link)
         if not tracks:
@@ -95,14 +113,7 @@ def link_task(
         linked.by_label[label.name] = (len(tracks), sum(map(len, tracks)))
         told = partial(said, mutable=mutable_ids(label))
         for track in tracks:
-            keyframes = _clipped(thin(track, options.thin, told), work)
-            for job in work.jobs:
-                if (part := encode_track(keyframes, label, job.start, job.stop)) is not None:
-                    linked.tracks[job.id].append(part)
-            for sighting in track:
-                for job_id, shape_id in sighting.item.places:
-                    linked.gone[job_id].append(shape_id)
-                    linked.frames[job_id].add(sighting.frame)
+            linked.add(track, _clipped(thin(track, options.thin, told), work), label)
     return linked
 
 

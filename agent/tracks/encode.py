@@ -13,7 +13,7 @@ from agent.tracks.link import Sighting
 
 
 def encode_track(
-    keyframes: Sequence[Keyframe], label: TaskLabel, start: int, stop: int, *, source: str = "auto"
+    keyframes: Sequence[Keyframe], label: TaskLabel, start: int, stop: int, *, source: str = "auto", group: int = 0
 ) -> dict[str, Any] | None:
     """The part of a track in a job of the frames `start` to `stop` (inclusive), None where it is not in it.
 
@@ -28,7 +28,7 @@ def encode_track(
     return {
         "frame": part[0].frame,
         "label_id": label.id,
-        "group": 0,
+        "group": group,
         "source": source,
         "attributes": _settled(items, mutable),
         "shapes": [_shape(keyframe, mutable) for keyframe in part],

@@ -360,3 +360,76 @@ def test_what_was_linked_and_kept_is_not_linked_again(session, cli, tmp_path):
     assert "cannot go on in the middle" in str(resumed.exception)
     cli("runs", "undo", run)
     assert cli("track", "--task", scene.task, "--of", "auto").exit_code == 0
+
+
+def groups_of(session, cli, tmp_path, of_rectangles, others, *words, frames=6):
+    """(the tracks, what else the job holds, the report's notes) of one thing with these groups, frame by frame."""
+    labels = [{"name": "person", "type": "rectangle"}, {"name": "rest", "type": "any"}]
+    task = make_video_task(session, frames=frames, labels=labels)
+    (work,) = find_work(session, Target("task", task))
+    ids = {label.name: label.id for label in work.labels}
+    common = {"type": "rectangle", "label_id": ids["person"], "source": "auto", "points": [10, 10, 90, 90]}
+    shapes = [{**common, "frame": frame, "group": group} for frame, group in enumerate(of_rectangles)]
+    shapes += [
+        {
+            "type": "polygon", "label_id": ids["rest"], "source": "manual", "points": [9, 9, 50, 9, 9, 50],
+            "frame": frame, "group": group,
+        }
+        for frame, group in others
+    ]  # fmt: skip
+    create(session, work.jobs[0].id, {"shapes": shapes})
+    report = tmp_path / "report.json"
+    cli("track", "--task", task, "--of", "auto", "--label", "person", "--report", report, *words)
+    stored = get_annotations(session, work.jobs[0].id)
+    return stored["tracks"], stored["shapes"], "\n".join(json.loads(report.read_text())["notes"])
+
+
+def test_a_track_is_in_its_rectangles_group(session, cli, tmp_path):
+    """Also where some of them are in none: what is grouped with them stays so."""
+    for groups in ([4] * 6, [0, 0, 4, 0, 0, 0]):
+        (track,), (polygon,), notes = groups_of(session, cli, tmp_path, groups, [(2, 4)])
+        assert track["group"] == polygon["group"] == 4
+        assert "group" not in notes
+    (track,), _, notes = groups_of(session, cli, tmp_path, [0] * 6, [(2, 4)])
+    assert track["group"] == 0
+    assert "group" not in notes
+
+
+def test_rectangles_of_several_groups_and_what_is_parted_by_that_are_told(session, cli, tmp_path):
+    mixed = "1 track is of rectangles of several groups, and in the one that most of them were in"
+    parted = "rectangles were grouped with something that the track is not grouped with any more"
+    (track,), shapes, notes = groups_of(session, cli, tmp_path, [1, 2, 2, 3, 3, 3], [(1, 2), (2, 2), (5, 3)])
+    assert track["group"] == 3
+    assert mixed in notes
+    assert f"2 {parted}" in notes
+    assert sorted(shape["group"] for shape in shapes) == [2, 2, 3]
+    _, shapes, notes = groups_of(session, cli, tmp_path, [1, 2, 2, 3, 3, 3], [(1, 2)], "--keep-shapes")
+    assert len(shapes) == 7
+    assert mixed in notes
+    assert "any more" not in notes
+    _, _, notes = groups_of(session, cli, tmp_path, [1, 1, 1, 2, 2, 2], [])
+    assert mixed in notes
+    assert "any more" not in notes  # nobody else was in them
+
+
+def test_things_that_a_detector_groups_on_each_frame_stay_together(session, cli, tmp_path):
+    """Its groups have other numbers on each frame; and every job has groups of its own."""
+    labels = [{"name": "person", "type": "rectangle"}, {"name": "bag", "type": "rectangle"}]
+    task = make_video_task(session, frames=20, labels=labels, segment_size=10, overlap=0)
+    (work,) = find_work(session, Target("task", task))
+    for job in work.jobs:
+        shapes = [
+            {
+                "type": "rectangle", "label_id": label.id, "frame": frame, "source": "auto", "points": points,
+                "group": 1000 * frame + 1,
+            }
+            for frame in job.frames
+            for label, points in zip(work.labels, ([10, 10, 90, 200], [50, 100, 120, 160]), strict=True)
+        ]  # fmt: skip
+        create(session, job.id, {"shapes": shapes})
+    done = cli("track", "--task", task, "--of", "auto")
+    assert "4 tracks are of rectangles of several groups" in done.stdout
+    assert "any more" not in done.stdout
+    for job, group in zip(work.jobs, (1, 10001), strict=True):
+        tracks = get_annotations(session, job.id)["tracks"]
+        assert [(track["label_id"], track["group"]) for track in tracks] == [(label.id, group) for label in work.labels]
