@@ -10,7 +10,7 @@ from PIL import Image, PngImagePlugin
 
 from tests.support.gateway import image_of, staged
 from tests.support.material import picture_bytes
-from tests.support.models import Finder
+from tests.support.models import Clicker, Finder
 from tests.support.service import running, written
 from tests.unit.test_pool import Loader
 
@@ -53,3 +53,14 @@ def test_a_picture_that_is_decoded_to_be_measured_is_none(monkeypatch):
         assert answer.json()["message"].startswith("image: cannot be decoded")
         assert stage.call("finder", {"image": image_of(picture_bytes(1, "PNG"))}).status_code == 200
         assert decoded
+
+
+@pytest.mark.parametrize("values", ["[0,0]," * 600_000, "[]," * 600_000, '{"a":0},' * 600_000])
+def test_a_body_of_very_many_values_is_not_taken_apart(values):
+    """It would take a hundred times its own memory, and keep everything else from running meanwhile."""
+    with staged({"clicker": Clicker()}) as stage:
+        body = f'{{"image": "eA==", "pos_points": [{values.rstrip(",")}]}}'.encode()
+        answer = stage.call("clicker", body)
+        assert (answer.status_code, answer.json()["message"][:26]) == (413, "body: got too many values,")
+        many = {"image": image_of(picture_bytes(1)), "pos_points": [[1, 1]] * 20_000}
+        assert stage.call("clicker", many).status_code == 200

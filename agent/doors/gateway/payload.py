@@ -23,6 +23,9 @@ MEGA = 1_000_000
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "GIF", "JPEG2000", "PPM", "AVIF", "TGA", "DDS")
 """What may come as a picture, as Pillow names it. Some others start programs, or read more files; icons (ICO) are
 decoded when they are opened, before anybody could look how large they are."""
+MOST_VALUES = 1_000_000
+"""Numbers, lists and the like in a body. Each takes many times the memory of its text, and while they are read nothing
+else of this process runs."""
 FARTHEST = 10_000_000.0
 """Pixels: no coordinate is larger than that."""
 _WORDS = {dict: "an object", list: "a list", str: "text", bool: "true or false", int: "a number", float: "a number"}
@@ -78,7 +81,10 @@ class Payload:
 
     @classmethod
     def parse(cls, body: bytes) -> Payload:
-        """The fields in a body. Refused where it is no JSON object."""
+        """The fields in a body. Refused where it is no JSON object, or one of too many values (413)."""
+        # A picture in base64 has none of these.
+        if sum(map(body.count, (b",", b"[", b"{"))) > MOST_VALUES:
+            raise Refused(f"body: got too many values, allowed: {MOST_VALUES:,} numbers, lists and the like", 413)
         try:
             fields = json.loads(body, parse_constant=_no_constant)
         except (ValueError, RecursionError) as error:
