@@ -9,8 +9,9 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from tests.support.gateway import image_of, staged
-from tests.support.material import picture_bytes
-from tests.support.models import Clicker, Finder
+from tests.support.material import make_video_task, picture_bytes
+from tests.support.models import Clicker, Finder, Follower
+from tests.support.queue import serving
 from tests.support.service import running, written
 from tests.unit.test_pool import Loader
 
@@ -64,3 +65,27 @@ def test_a_body_of_very_many_values_is_not_taken_apart(values):
         assert (answer.status_code, answer.json()["message"][:26]) == (413, "body: got too many values,")
         many = {"image": image_of(picture_bytes(1)), "pos_points": [[1, 1]] * 20_000}
         assert stage.call("clicker", many).status_code == 200
+
+
+WHOLE = [0, 3000 * 3000, 0, 0, 2999, 2999]
+"""A mask of nine million pixels, in six numbers."""
+TOO_MANY = "got masks of 153,000,000 pixels and more, allowed: 150,000,000 together"
+
+
+def test_masks_of_more_pixels_than_any_picture_has_are_not_made_in_the_gateway():
+    picture = image_of(picture_bytes(1, "PNG", size=(3000, 3000)))
+    with staged({"follower": Follower(("mask",))}) as stage:
+        shapes = [{"type": "mask", "points": WHOLE}] * 10_000
+        answer = stage.call("follower", {"image": picture, "shapes": shapes, "states": []})
+        assert answer.status_code == 413
+        assert answer.json()["message"].startswith(
+            "shapes: got masks of 153,000,000 pixels and more, allowed: 150,000,000"
+        )
+
+
+def test_nor_in_the_queue(sandbox, session):
+    task = make_video_task(session, frames=2)
+    with serving(sandbox, {"follower": Follower(("mask",))}) as served:
+        shapes = [{"type": "mask", "points": WHOLE}] * 10_000
+        queued = served.enqueue({"type": "init_tracking", "task": task, "frame": 0, "shapes": shapes})
+        assert served.settled(queued) == ("failed", f"shapes: {TOO_MANY}")

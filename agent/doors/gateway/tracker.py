@@ -17,7 +17,7 @@ from agent.contract import Frame, Mask, Rectangle, Shape
 from agent.doors.gateway.call import Call, Refused
 from agent.doors.gateway.payload import Payload
 from agent.doors.gateway.shapes import asked_shape, bare_rectangle
-from agent.flat_shapes import write_shape
+from agent.flat_shapes import MASK_PIXELS, write_shape
 from agent.pool.pool import HostedModel
 from agent.shapes.clipping import clip
 from agent.shapes.geometry import area, coordinates
@@ -52,7 +52,15 @@ class Tracking:
             return lambda call, request: self._follow(states, names, call, request)
         if not shapes:
             raise Refused("shapes: got none, and no states, allowed: at least one of either")
-        found = [self._read(value, f"shapes[{number}]") for number, value in enumerate(shapes)]
+        found, pixels = list[Shape](), 0
+        for number, value in enumerate(shapes):
+            found.append(shape := self._read(value, f"shapes[{number}]"))
+            # A few numbers stand for a mask of the whole picture.
+            pixels += shape.bitmap.size if isinstance(shape, Mask) else 0
+            if pixels > MASK_PIXELS:
+                raise Refused(
+                    f"shapes: got masks of {pixels:,} pixels and more, allowed: {MASK_PIXELS:,} together", 413
+                )
         return lambda call, request: self._begin(shapes, found, call, request)
 
     def _read(self, value: Any, name: str) -> Shape:

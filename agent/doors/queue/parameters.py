@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from agent.contract import Prompts, Rectangle, Shape
+from agent.contract import Mask, Prompts, Rectangle, Shape
 from agent.errors import BadRequest
-from agent.flat_shapes import read_shape
+from agent.flat_shapes import MASK_PIXELS, read_shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,17 @@ def _init_tracking(raw: Mapping[str, Any]) -> InitTracking:
     shapes = raw.get("shapes")
     if not isinstance(shapes, Sequence) or isinstance(shapes, str):
         raise BadRequest(f"shapes: got {_short(shapes)}, allowed: a list of shapes")
-    return InitTracking(_number(raw, "task", 1), _number(raw, "frame", 0), tuple(read_shape(shape) for shape in shapes))
+    return InitTracking(_number(raw, "task", 1), _number(raw, "frame", 0), tuple(_shapes(shapes)))
+
+
+def _shapes(raw: Sequence[Any]) -> Iterator[Shape]:
+    pixels = 0
+    for value in raw:
+        yield (shape := read_shape(value))
+        # A few numbers stand for a mask of any size, and a list may hold very many of them.
+        pixels += shape.bitmap.size if isinstance(shape, Mask) else 0
+        if pixels > MASK_PIXELS:
+            raise BadRequest(f"shapes: got masks of {pixels:,} pixels and more, allowed: {MASK_PIXELS:,} together")
 
 
 def _track(raw: Mapping[str, Any]) -> Track:
