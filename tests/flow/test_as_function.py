@@ -1,19 +1,12 @@
 """Our models handed to the official client: its agent serves them, and people get what our own door answers."""
 
-import os
-import re
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
 from agent.settings.tables import ModelSettings
-from tests.support.doors import shared
 from tests.support.material import make_image_task
+from tests.support.official import caller, made_twice, served
 from tests.support.onnx_graphs import constant_graph, sam_pair
-from tests.support.queue import FAST, QueueDoor, until
-from tests.support.tasks import Client
 
 NAMES = ["car", "bus", "cat"]
 LABELS = [{"name": name, "type": "any"} for name in NAMES]
@@ -70,71 +63,29 @@ def reference(kind, folder, request):
     return [f"config=str:{config}", "model=str:both"], ("ensemble:", {"of": [single, single], "iou": 0.5})
 
 
-def command(sandbox, *words):
-    host, _, port = sandbox.url.rpartition(":")
-    server = ("--server-host", host, "--server-port", port, "--auth", "bot:secret")
-    return [sys.executable, "-m", "cvat_cli", *server, "function", *map(str, words)]
-
-
 @pytest.fixture
-def stage(sandbox):
-    """`stage(kind, told)` gives the ids of two functions that the official client has made; its agent serves one."""
-    running = []
-
-    def make(kind, told):
-        function = ["--function-module", "adapters.as_function", *(word for part in told for word in ("-p", part))]
-        ids = []
-        for _ in range(2):
-            words = command(sandbox, "create-native", kind, *function)
-            made = subprocess.run(
-                words, capture_output=True, text=True, timeout=100, env={**os.environ, "PASS": "secret"}
-            )
-            assert made.returncode == 0, made.stderr
-            ids.append(int(re.findall(r"\d+", made.stdout)[-1]))
-        silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        agent = command(sandbox, "run-agent", ids[0], *function)
-        running.append(subprocess.Popen(agent, **silent, env={**os.environ, "PASS": "secret"}))
-        return ids
-
-    yield make
-    for process in running:
-        process.kill()
-        process.wait(timeout=20)
+def make(sandbox):
+    with made_twice(sandbox) as making:
+        yield making
 
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("kind", ASKED)
-def test_their_agent_answers_as_our_door_does(sandbox, session, stage, kind, tmp_path, request):
+def test_their_agent_answers_as_our_door_does(sandbox, session, make, kind, tmp_path, request):
     told, (name, options) = reference(kind, tmp_path, request)
-    theirs, ours = stage(kind, told)
+    words = [word for part in told for word in ("-p", part)]
+    theirs, ours = make(kind, "--function-module", "adapters.as_function", *words)
     task = make_image_task(session, count=4, labels=LABELS)
-    model = ModelSettings(kind, name, function_id=ours, options=options)
-    with Client(sandbox, "bot", "secret") as client, shared(sandbox, [model], folder=tmp_path, queue=FAST) as around:
-        door = QueueDoor(around)
-        door.start()
-        try:
-            until(lambda: door.health().ok)
-            answers = {}
-            for function in (theirs, ours):
-
-                def call(function=function, **body):
-                    reply = client.post(f"/api/lambda/functions/{function}", json=body)
-                    assert reply.status_code == 200, reply.text
-                    return reply.json()
-
-                answers[function] = list(ASKED[kind](call, task))
-            assert all(answers[ours])
-            if kind == "tracker":  # their agent looks at original pictures, ours at compressed ones
-                there, here = (
-                    [shape["points"] for shapes in answers[function] for shape in shapes] for function in (theirs, ours)
-                )
-                assert np.shape(here) == (6, 4)
-                np.testing.assert_allclose(there[:2], here[:2], atol=2)
-                np.testing.assert_allclose(there, here, atol=20)
-            else:
-                assert answers[theirs] == answers[ours]
-        finally:
-            door.close()
+    with served(sandbox, ModelSettings(kind, name, function_id=ours, options=options), tmp_path) as client:
+        there, here = (list(ASKED[kind](caller(client, function), task)) for function in (theirs, ours))
+    assert all(here)
+    if kind == "tracker":  # their agent looks at original pictures, ours at compressed ones
+        there, here = ([shape["points"] for shapes in answers for shape in shapes] for answers in (there, here))
+        assert np.shape(here) == (6, 4)
+        np.testing.assert_allclose(there[:2], here[:2], atol=2)
+        np.testing.assert_allclose(there, here, atol=20)
+    else:
+        assert there == here
 
 
 def test_what_cannot_be_a_function(assets):

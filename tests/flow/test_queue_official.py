@@ -1,17 +1,10 @@
 """Functions that the official client has made, served by its agent and by ours: people get the same answers."""
 
-import os
-import re
-import subprocess
-import sys
-
 import pytest
 
 from agent.settings.tables import ModelSettings
-from tests.support.doors import shared
 from tests.support.material import make_image_task
-from tests.support.queue import FAST, QueueDoor, until
-from tests.support.tasks import Client
+from tests.support.official import caller, made_twice, served
 
 FUNCTIONS = {
     "detector": """
@@ -128,67 +121,30 @@ def tracks(call, task):
 ASKED = {"detector": detections, "interactor": clicks, "tracker": tracks}
 
 
-def command(sandbox, *words):
-    host, _, port = sandbox.url.rpartition(":")
-    server = ("--server-host", host, "--server-port", port, "--auth", "bot:secret")
-    return [sys.executable, "-m", "cvat_cli", *server, "function", *map(str, words)]
-
-
 @pytest.fixture
-def stage(sandbox, session, tmp_path):
-    """`stage(kind)` gives the ids of two functions of a kind, both made by the official client, and their file."""
-    running = []
-
-    def make(kind):
-        file = tmp_path / f"{kind}.py"
-        file.write_text(FUNCTIONS[kind])
-        ids = []
-        for _ in range(2):
-            made = subprocess.run(
-                command(sandbox, "create-native", kind, "--function-file", file),
-                capture_output=True, text=True, timeout=100, env={**os.environ, "PASS": "secret"}, check=True,
-            )  # fmt: skip
-            ids.append(int(re.findall(r"\d+", made.stdout)[-1]))
-        words = command(sandbox, "run-agent", ids[0], "--function-file", file)
-        silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        running.append(subprocess.Popen(words, **silent, env={**os.environ, "PASS": "secret"}))
-        return *ids, file
-
-    yield make
-    for process in running:
-        process.kill()
-        process.wait(timeout=20)
+def make(sandbox):
+    with made_twice(sandbox) as making:
+        yield making
 
 
 @pytest.mark.parametrize("kind", FUNCTIONS)
-def test_the_same_answers(sandbox, session, stage, kind, tmp_path):
-    theirs, ours, file = stage(kind)
+def test_the_same_answers(sandbox, session, make, kind, tmp_path):
+    file = tmp_path / f"{kind}.py"
+    file.write_text(FUNCTIONS[kind])
+    theirs, ours = make(kind, "--function-file", file)
     task = make_image_task(session, count=4, labels=LABELS)
-    model = ModelSettings(kind, f"cvat:{file}", function_id=ours)
-    with Client(sandbox, "bot", "secret") as client, shared(sandbox, [model], folder=tmp_path, queue=FAST) as around:
-        door = QueueDoor(around)
-        door.start()
-        try:
-            until(lambda: door.health().ok)
-            answers = {}
-            for function in (theirs, ours):
-
-                def call(function=function, **body):
-                    reply = client.post(f"/api/lambda/functions/{function}", json=body)
-                    assert reply.status_code == 200, reply.text
-                    return reply.json()
-
-                answers[function] = list(ASKED[kind](call, task))
-                if kind == "detector":
-                    client.put(f"/api/tasks/{task}/annotations", json={})
-                    order = {"function": str(function), "task": task, "threshold": 0.25}
-                    assert client.lambda_request(order)["status"] == "finished"
-                    found = client.get(f"/api/tasks/{task}/annotations").json()
-                    answers[function].append([_without_ids(found[part]) for part in ("tags", "shapes")])
-            assert answers[ours] == answers[theirs]
-            assert answers[ours]
-        finally:
-            door.close()
+    with served(sandbox, ModelSettings(kind, f"cvat:{file}", function_id=ours), tmp_path) as client:
+        answers = {}
+        for function in (theirs, ours):
+            answers[function] = list(ASKED[kind](caller(client, function), task))
+            if kind == "detector":
+                client.put(f"/api/tasks/{task}/annotations", json={})
+                order = {"function": str(function), "task": task, "threshold": 0.25}
+                assert client.lambda_request(order)["status"] == "finished"
+                found = client.get(f"/api/tasks/{task}/annotations").json()
+                answers[function].append([_without_ids(found[part]) for part in ("tags", "shapes")])
+    assert answers[ours] == answers[theirs]
+    assert answers[ours]
 
 
 def _without_ids(items):
