@@ -186,6 +186,22 @@ def test_a_function_that_is_deleted(sandbox, task):
         assert served.ended(served.order(task, "finder"))["status"] == "finished"
 
 
+def test_a_function_that_comes_back_is_served_once_service_toml_is_read_again(sandbox, task):
+    """As for a user who was put out of the organization, and is let in again."""
+    functions = sandbox.state.functions
+    with serving(sandbox, {"finder": Finder()}) as served:
+        row = functions.get(served.functions["finder"])
+        assert row is not None
+        with sandbox.state.store.change():
+            functions.remove(row.id)
+        until(lambda: "was deleted" in served.door.health().text)
+        with sandbox.state.store.change():
+            functions.save(row)
+        served.door.reload()
+        until(lambda: served.door.health().ok)
+        assert served.ended(served.order(task))["status"] == "finished"
+
+
 # --------------------------------------------------------------- several agents
 
 

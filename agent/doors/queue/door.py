@@ -75,13 +75,15 @@ class QueueDoor:
             if self._leaving.is_set():
                 return []
             self._without = without
-            gone = [m for m, server in self._servers.items() if wanted.get(m) != server.queue.function]
+            # One that was gone may be there again: a user who was out of the organization, and is back.
+            gone = [m for m, server in self._servers.items() if server.gone or wanted.get(m) != server.queue.function]
             leaving = [self._servers.pop(model) for model in gone]
             staying = list(self._servers.values())
             coming = [self._new(m, function) for m, function in wanted.items() if m not in self._servers]
             self._servers |= {server.model: server for server in coming}
         for server in leaving:
-            log.info("model %s: function %d is not served any more", server.model, server.queue.function)
+            if not server.gone:
+                log.info("model %s: function %d is not served any more", server.model, server.queue.function)
             server.close(0)
         for server in coming:
             server.start()

@@ -47,6 +47,8 @@ class FunctionServer:
         self, model: str, queue: FunctionQueue, place: Workplace, *, jitter: Callable[[], float] = random.random
     ) -> None:
         self.model, self.queue = model, queue
+        self.gone = False
+        """Whether the function was not there any more: then this has ended."""
         self._place, self._jitter = place, jitter
         self._bell = Bell()
         self._watcher = Watcher(queue, self._bell, self._poll_seconds, jitter=jitter)
@@ -104,6 +106,7 @@ class FunctionServer:
             except FunctionGone:
                 self._state = _State(False, "the function was deleted on the server; register the model again")
                 log.error("model %s: function %d was deleted on the server", self.model, self.queue.function)
+                self.gone = True
                 self._leaving.set()
                 self._place.reach.forget(self.queue.function)
                 self._watcher.close(0)
