@@ -62,14 +62,15 @@ class Job:
 def list_jobs(session: Session, conditions: Sequence[Filter], stop: threading.Event | None = None) -> Iterator[Job]:
     """The jobs that this user may see and for which all conditions hold, the oldest first.
 
-    A job that ceases to match while pages are turned may hide another one until the next time.
+    A job that ceases to match while pages are turned may hide another one until the next time. Whoever lists has a
+    rhythm of its own: a server that does not answer is not asked again here.
     """
     query = {"sort": "id", "page_size": PAGE_SIZE, "filter": json.dumps({"and": list(conditions)})}
     if not conditions:
         del query["filter"]
     page = 1
     while True:
-        found = session.request("GET", "/api/jobs", query={**query, "page": page}, stop=stop).json()
+        found = session.request("GET", "/api/jobs", query={**query, "page": page}, stop=stop, retries=0).json()
         yield from map(Job.of, found["results"])
         if not found.get("next"):
             return
@@ -89,9 +90,23 @@ def find_job(
     try:
         return get_job(session, job, stop, patience=patience)
     except ServerRefused as error:
-        if error.status in (403, 404):
+        if error.status == 403 or _says_gone(error):
             return None
         raise
+
+
+def is_gone(session: Session, job: int, stop: threading.Event | None = None) -> bool:
+    """Whether there is no job of this id any more; one that this user may not see is there."""
+    try:
+        get_job(session, job, stop)
+    except ServerRefused as error:
+        return _says_gone(error)
+    return False
+
+
+def _says_gone(error: ServerRefused) -> bool:
+    # A proxy says so too, while the server behind it is away.
+    return error.status == 404 and error.by_api
 
 
 def set_state(session: Session, job: int, state: str, *, once_within: float | None = None) -> Job:
@@ -99,8 +114,10 @@ def set_state(session: Session, job: int, state: str, *, once_within: float | No
 
     With `once_within` it is tried once, and the server may be silent for so many seconds.
     """
-    again, body = once_within is None, {"state": state}
-    reply = session.request("PATCH", f"/api/jobs/{job}", body=body, repeatable=again, timeout=once_within)
+    retries = None if once_within is None else 0
+    reply = session.request(
+        "PATCH", f"/api/jobs/{job}", body={"state": state}, repeatable=True, retries=retries, timeout=once_within
+    )
     return Job.of(reply.json())
 
 

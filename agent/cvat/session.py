@@ -11,7 +11,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
 from cvat_sdk.core.client import Client
@@ -113,7 +113,7 @@ class Session:
         of its own. `stop` ends this call's waiting and downloading by RequestCancelled. Raises ServerRefused, and
         ServerUnavailable whose `maybe_done` tells whether the server may have done it.
         """
-        self._log_in()
+        self._log_in(retries=retries)
         call = Call(method, path, timeout or self.settings.timeout, query, body, stop)
         safe = method in REPEATABLE if repeatable is None else repeatable
         return self._insist(call, self._once, safe=safe, renew=True, retries=retries)
@@ -123,7 +123,7 @@ class Session:
 
         Raises ServerRefused and ServerUnavailable.
         """
-        self._log_in()
+        self._log_in(retries=0)
         call = Call("GET", path, silence)
 
         def begin(call: Call, what: str) -> Stream:
@@ -141,7 +141,7 @@ class Session:
             try:
                 return once(call, what)
             except Failure as failure:
-                if failure.status == 401 and renew and self._log_in(beyond=logins):
+                if failure.status == 401 and renew and self._log_in(beyond=logins, retries=retries):
                     renew = False
                     continue
                 maybe_done = maybe_done or failure.maybe_done
@@ -172,7 +172,7 @@ class Session:
         if stop is not None and stop.is_set():
             raise RequestCancelled("nobody waits for the answer any more")
 
-    def _log_in(self, *, beyond: int = 0) -> bool:
+    def _log_in(self, *, beyond: int = 0, retries: int | None = None) -> bool:
         """Logs in unless that was done more than `beyond` times; False where doing it again would change nothing."""
         if self._logins > beyond:
             return True
@@ -181,16 +181,16 @@ class Session:
                 return True
             if beyond and not renewable(self.settings):
                 return False
-            header = authorization(self.settings, self._post_login)
+            header = authorization(self.settings, partial(self._post_login, retries=retries))
             # What the SDK sends on its own (uploads) goes by the same credentials.
             self._client.api_client.default_headers.update(header)
             self._logins += 1
             return True
 
-    def _post_login(self, path: str, body: Mapping[str, Any]) -> Any:
+    def _post_login(self, path: str, body: Mapping[str, Any], *, retries: int | None) -> Any:
         # Without the old token: the server looks at that first, and refuses the login for it.
         call = Call("POST", path, self.settings.timeout, body=body, headers={"Authorization": None})
-        return self._insist(call, self._once, safe=True, renew=False).json()
+        return self._insist(call, self._once, safe=True, renew=False, retries=retries).json()
 
 
 def open_session(settings: ServerSettings, **more: Any) -> Session:

@@ -34,6 +34,10 @@ CREATE TABLE IF NOT EXISTS rule_jobs (
     status TEXT NOT NULL, run TEXT, begun REAL NOT NULL, updated REAL NOT NULL, tries INTEGER NOT NULL DEFAULT 0,
     next_try REAL NOT NULL DEFAULT 0, job_updated TEXT, marker TEXT, owed TEXT, issue INTEGER, error TEXT,
     PRIMARY KEY (server, rule, job, key));
+CREATE INDEX IF NOT EXISTS rule_jobs_by_status ON rule_jobs (server, rule, status);
+CREATE INDEX IF NOT EXISTS rule_jobs_by_begun ON rule_jobs (server, rule, begun);
+CREATE INDEX IF NOT EXISTS rule_jobs_that_owe ON rule_jobs (server, rule) WHERE owed IS NOT NULL;
+CREATE INDEX IF NOT EXISTS rule_jobs_by_run ON rule_jobs (run);
 """
 VERSION = 2  # of what older programs would misread; a table more does not trouble them
 INCREMENTAL = 2

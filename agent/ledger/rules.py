@@ -66,10 +66,23 @@ class RuleMemory(LedgerFile):
 
     # --------------------------------------------------------------- looking
 
-    def of_rule(self, rule: str) -> list[RuleJob]:
-        """All that is known of a rule's jobs."""
-        rows = self._rows("SELECT * FROM rule_jobs WHERE server = ? AND rule = ?", self._server, rule)
-        return [RuleJob.of(row) for row in rows]
+    def left(self, rule: str, now: float) -> set[int]:
+        """The jobs that the rule has to go on with now, or to which it owes a state."""
+        rows = self._rows(
+            "SELECT job FROM rule_jobs WHERE server = ?1 AND rule = ?2 AND next_try <= ?3"
+            f" AND status IN ({', '.join(map(repr, PENDING))})"
+            " UNION SELECT job FROM rule_jobs WHERE server = ?1 AND rule = ?2 AND owed IS NOT NULL",
+            self._server, rule, now,
+        )  # fmt: skip
+        return {row["job"] for row in rows}
+
+    def row(self, rule: str, job: int, key: str) -> RuleJob | None:
+        """What is known of a job under a key."""
+        rows = self._rows(
+            "SELECT * FROM rule_jobs WHERE server = ? AND rule = ? AND job = ? AND key = ?",
+            self._server, rule, job, key,
+        )  # fmt: skip
+        return RuleJob.of(rows[0]) if rows else None
 
     def of_job(self, rule: str, job: int) -> dict[str, RuleJob]:
         """What is known of a job, by key."""
@@ -86,6 +99,16 @@ class RuleMemory(LedgerFile):
         )  # fmt: skip
         return int(row["count"])
 
+    def untouched(self, since: float, after: tuple[str, int], count: int) -> list[tuple[str, int]]:
+        """(rule, job) of which something has been known since then without a change, in this order: the next `count`
+        after one of them."""
+        rows = self._rows(
+            "SELECT DISTINCT rule, job FROM rule_jobs WHERE server = ? AND (rule, job) > (?, ?) AND updated < ?"
+            " ORDER BY rule, job LIMIT ?",
+            self._server, *after, since, count,
+        )  # fmt: skip
+        return [(row["rule"], row["job"]) for row in rows]
+
     # --------------------------------------------------------------- writing
 
     def begin(self, row: RuleJob, *, limit: int | None = None) -> bool:
@@ -94,12 +117,7 @@ class RuleMemory(LedgerFile):
         Whatever was begun for another version of the rule's work is left behind.
         """
         with self._change() as db:
-            (begun,) = db.execute(
-                "SELECT COUNT(*) FROM rule_jobs WHERE server = ? AND rule = ? AND begun > ?"
-                " AND NOT (job = ? AND key = ?)",
-                (self._server, row.rule, row.begun - HOUR, row.job, row.key),
-            ).fetchone()
-            if limit is not None and begun >= limit:
+            if limit is not None and self._begun_beside(db, row) >= limit:
                 return False
             db.execute(
                 "UPDATE rule_jobs SET status = 'superseded', owed = NULL WHERE server = ? AND rule = ? AND job = ?"
@@ -130,6 +148,22 @@ class RuleMemory(LedgerFile):
                 "DELETE FROM rule_jobs WHERE server = ? AND rule = ? AND job = ? AND key = ?",
                 (self._server, row.rule, row.job, row.key),
             )
+
+    def forget_untouched(self, rule: str, job: int, since: float) -> bool:
+        """Forgets what has been known of a job since then without a change; whether there was something."""
+        with self._change() as db:
+            gone = db.execute(
+                "DELETE FROM rule_jobs WHERE server = ? AND rule = ? AND job = ? AND updated < ?",
+                (self._server, rule, job, since),
+            )
+        return gone.rowcount > 0
+
+    def _begun_beside(self, db: sqlite3.Connection, row: RuleJob) -> int:
+        (begun,) = db.execute(
+            "SELECT COUNT(*) FROM rule_jobs WHERE server = ? AND rule = ? AND begun > ? AND NOT (job = ? AND key = ?)",
+            (self._server, row.rule, row.begun - HOUR, row.job, row.key),
+        ).fetchone()
+        return int(begun)
 
     def _write(self, db: sqlite3.Connection, row: RuleJob) -> None:
         names = list(row.__dataclass_fields__)

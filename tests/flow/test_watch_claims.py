@@ -20,6 +20,11 @@ from tests.support.watching import Clock, Models, boxes, rule, until, watching
 STATES = {"state_when_started": "in progress", "state_when_done": "completed"}
 
 
+def notes(sandbox):
+    """How many claims have been begun."""
+    return [(request.method, request.path) for request in sandbox.requests].count(("POST", "/api/issues"))
+
+
 def both(sandbox, stack, folders, wish, **more):
     """A door on each of these ledgers."""
     return [stack.enter_context(watching(sandbox, wish, folder=folder, **more)) for folder in folders]
@@ -187,6 +192,46 @@ def test_a_door_whose_claim_broke_off_goes_on_with_it(sandbox, session, tmp_path
         assert (watch.count, watch.memory()[job].status) == (0, "taking")
         assert job_of(session, job)["state"] == "in progress"
         clock.ahead = 30
+        watch.look()
+        assert [record.outcome for record in watch.ended(1)] == ["done"]
+    assert job_of(session, job)["state"] == "completed"
+    assert job_of(session, job)["issues"]["count"] == 0
+
+
+def test_a_state_that_arrives_long_after_it_was_given_up_finds_us_there(sandbox, session, tmp_path):
+    """The call breaks off, and reaches the server when we have looked at the job again."""
+    _, job = new_task(session)
+    clock = Clock()
+    settings = ServerSettings(user="bot", password="secret", retries=0)
+    sandbox.faults.add(method="PATCH", path=rf"/api/jobs/{job}$", cut=True)
+    with watching(sandbox, rule(**STATES), server=settings, timing=clock.timing, settle=1.0, folder=tmp_path) as watch:
+        watch.look()
+        assert (watch.memory()[job].status, job_of(session, job)["state"]) == ("taking", "new")
+        clock.ahead = 30
+        for looker in watch.door._all():
+            looker.look()
+        # Where a second claim is begun, the state comes in the middle of it.
+        until(lambda: watch._is_still() or notes(sandbox) > 1)
+        patch(session, job, state="in progress")
+        watch.settle()
+        clock.ahead = 60
+        watch.look()
+        assert [record.outcome for record in watch.ended(1)] == ["done"]
+    assert job_of(session, job)["state"] == "completed"
+    assert job_of(session, job)["issues"]["count"] == 0
+
+
+def test_a_state_that_never_arrives_is_set_by_another_claim(sandbox, session, tmp_path):
+    _, job = new_task(session)
+    clock = Clock()
+    settings = ServerSettings(user="bot", password="secret", retries=0)
+    sandbox.faults.add(method="PATCH", path=rf"/api/jobs/{job}$", cut=True)
+    with watching(sandbox, rule(**STATES), server=settings, timing=clock.timing, folder=tmp_path) as watch:
+        watch.look()
+        for clock.ahead in (20, 40, 60):
+            watch.look()
+            assert (watch.memory()[job].status, job_of(session, job)["state"]) == ("taking", "new")
+        clock.ahead = 81
         watch.look()
         assert [record.outcome for record in watch.ended(1)] == ["done"]
     assert job_of(session, job)["state"] == "completed"

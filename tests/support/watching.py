@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import Counter
@@ -135,7 +136,8 @@ class Watching:
     def memory(self, rule: str = "things") -> dict[int, RuleJob]:
         """What is remembered, by job."""
         with RuleMemory(self.shared.ledger, self.shared.session.url) as memory:
-            return {row.job: row for row in memory.of_rule(rule)}
+            jobs = [job for name, job in memory.untouched(math.inf, (rule, -1), 10**6) if name == rule]
+            return {job: row for job in jobs for row in memory.of_job(rule, job).values()}
 
     def remembered(self, job: int, status: str, rule: str = "things") -> RuleJob:
         """The memory of a job, once it says this."""

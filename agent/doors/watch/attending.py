@@ -10,7 +10,7 @@ from dataclasses import replace
 from agent.activity import Request
 from agent.cvat.jobs import Job, find_job
 from agent.doors.watch.attended import Attended, Watcher
-from agent.doors.watch.claims import new_marker
+from agent.doors.watch.claims import LATE, new_marker
 from agent.doors.watch.endings import Endings
 from agent.doors.watch.place import Place
 from agent.doors.watch.rules import Rule
@@ -33,6 +33,9 @@ def is_due(row: RuleJob | None, job: Job, now: float) -> bool:
     """Whether a job that fits a rule is to be begun or gone on with, after what is remembered of it."""
     if row is None or row.status == "superseded":
         return True
+    if row.status == "taking" and now < row.updated + LATE:
+        # A second claim would take the state that the first one has sent, and that comes late, for somebody else's.
+        return False
     changed = job.updated != row.job_updated
     if row.status == "cancelled":
         return changed

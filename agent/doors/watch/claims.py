@@ -32,6 +32,8 @@ LONGEST = 20.0
 """Seconds that a claim may take from its issue to the job's state."""
 FRESH = timedelta(seconds=60)
 """An older issue is of somebody who died while claiming."""
+LATE = LONGEST + FRESH.total_seconds()
+"""Seconds after the beginning of a claim until which the state that it sent, without an answer, may still arrive."""
 _MARK = re.compile(r"\[cvat-sidecar claim ([0-9a-f]{16})\]")
 
 

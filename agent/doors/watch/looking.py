@@ -17,7 +17,7 @@ from agent.doors.watch.resting import Rest
 from agent.doors.watch.rules import Rule
 from agent.errors import ModelError, RequestCancelled, ServerError, ServerRefused, SidecarError
 from agent.ledger.file import HeldElsewhere
-from agent.ledger.rules import HOUR, PENDING
+from agent.ledger.rules import HOUR
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +28,7 @@ LABELS_SECONDS = 300.0
 LEFT_ALONE_SECONDS = 10.0
 """A job with which there was nothing to do is not tried again before that, while the backlog is filled up."""
 CLAIM_SECONDS = 1.0
+DAY = 24 * HOUR
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +133,8 @@ class Looker:
             self._list(again=not fresh)
             self.rest.listed()
         self._begin_backlog()
+        if fresh and (days := self._place.shared.config.service.keep_runs_days):
+            self._place.forgetting.take_turn(self._place.timestamp() - days * DAY)
 
     def _list(self, *, again: bool) -> None:
         """Fills the backlog: what was begun and is in no list any more, then what fits, the oldest first.
@@ -139,27 +142,24 @@ class Looker:
         `again`: to go on with what the last list was too short for.
         """
         place, rule = self._place, self.rule
-        known, now = place.memory.of_rule(rule.name), place.timestamp()
-        listed, fitting, key = set[int](), list[Candidate](), None
+        now, listed, fitting, key = place.timestamp(), set[int](), list[Candidate](), None
         self._more = False
         self._forget_old(all_left_alone=not again)
-        place.claims.sweep()
         for job in list_jobs(place.session, list(rule.conditions(place.now())), place.closing):
             if rule.unfit(job) is not None:
                 continue
-            if key is None:
-                key = rule.key(self._version())
-                rows = {row.job: row for row in known if row.key == key}
+            key = key or rule.key(self._version())
             listed.add(job.id)
-            row = rows.get(job.id)
+            row = place.memory.row(rule.name, job.id, key)
             too_old = row is None and rule.is_too_old(job, place.now())
             if not too_old and is_due(row, job, now) and self._is_free(job.id) and self._has_labels(job):
                 fitting.append(Candidate(job.id, row is not None))
             if len(fitting) == BACKLOG:
                 self._more = True
                 break
-        left = {row.job for row in known if (row.status in PENDING and row.next_try <= now) or row.owed is not None}
-        self._backlog = deque([*(Candidate(job, True) for job in sorted(left - listed)), *fitting])
+        place.claims.sweep()
+        left = place.memory.left(rule.name, now) - listed
+        self._backlog = deque([*(Candidate(job, True) for job in sorted(left)), *fitting])
 
     def _version(self) -> str:
         """The version of the rule's model; it is loaded to find out where it never was."""

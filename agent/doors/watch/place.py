@@ -15,6 +15,7 @@ from agent.cvat.session import Session
 from agent.doors import Shared
 from agent.doors.watch.attended import Attended, Stop
 from agent.doors.watch.claims import Claims
+from agent.doors.watch.forgetting import Forgetting
 from agent.doors.watch.hours import pause_after
 from agent.errors import RequestCancelled, ServerError, ServerRefused
 from agent.ledger.rules import RuleMemory
@@ -40,11 +41,12 @@ class Reach:
         self._next = self._asked = 0.0
         self._reached = False
         self._since: datetime | None = None
-        self._said = ""
+        self._said = self._told = ""
 
     def failed(self, error: ServerError, now: datetime) -> None:
         with self._lock:
-            self._failures += 1
+            if self._clock() >= self._next:
+                self._failures += 1  # else it is the same silence that somebody else has met
             wait = pause_after(self._failures, self._jitter(), first=FIRST_WAIT, longest=LONGEST_WAIT)
             asked = getattr(error, "retry_after", None) or 0.0
             self._next, self._asked = self._clock() + max(wait, asked), self._clock() + asked
@@ -52,13 +54,16 @@ class Reach:
             self._said = str(error)
             away = "the server is away" if self._reached else "waiting for the server"
             what = "the server refuses us" if isinstance(error, ServerRefused) else away
-        log.warning("watch: %s: %s; looking again in %.0f s", what, error, max(wait, asked))
+            # Once: how long it lasts is seen by when it answers again.
+            level = logging.DEBUG if what == self._told else logging.WARNING
+            self._told = what
+        log.log(level, "watch: %s: %s; looking again in %.0f s", what, error, max(wait, asked))
 
     def answered(self) -> None:
         with self._lock:
             if self._failures or not self._reached:
                 log.info("watch: the server %s", "answers again" if self._reached else "is reached")
-            self._failures, self._next, self._since, self._reached = 0, 0.0, None, True
+            self._failures, self._next, self._since, self._reached, self._told = 0, 0.0, None, True, ""
 
     def heard(self) -> None:
         """The server has called us: it is worth asking it sooner, but not before it allows it."""
@@ -100,6 +105,7 @@ class Place:
     """Set when the door ends: nobody may begin anything more."""
     reach: Reach = field(init=False)
     claims: Claims = field(init=False)
+    forgetting: Forgetting = field(init=False)
     _attended: dict[int, Attended] = field(default_factory=dict)
     _visitors: int = 0
     _changed: threading.Condition = field(default_factory=threading.Condition)
@@ -107,6 +113,7 @@ class Place:
     def __post_init__(self) -> None:
         self.reach = Reach(self.jitter, self.clock)
         self.claims = Claims(self.session, self.closing, settle=self.settle)
+        self.forgetting = Forgetting(self.memory, self.session, self.closing, clock=self.clock)
 
     @property
     def session(self) -> Session:
