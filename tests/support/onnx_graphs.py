@@ -211,6 +211,36 @@ def cropping_decoder(path: Path) -> Path:
     return _parsed(path, text)
 
 
+def picky_graph(path: Path, boxes: np.ndarray, labels: np.ndarray, scores: np.ndarray, padded: bool) -> Path:
+    """Finished detections for pictures with something white in them; for others none, or (`padded`) rows of zeros."""
+    cut = """ kept = Mul (is_white, many)
+        boxes = Slice (all_boxes, none, kept)
+        labels = Slice (all_labels, none, kept)
+        scores = Slice (all_scores, none, kept)"""
+    zeros = """ factor = Cast <to = 1> (is_white)
+        boxes = Mul (all_boxes, factor)
+        labels = Mul (all_labels, is_white)
+        scores = Mul (all_scores, factor)"""
+    text = f"""<ir_version: 9, opset_import: ["": 17]>
+    picky (float[1, 3, 64, 64] images) => (float[n, 4] boxes, int64[n] labels, float[n] scores) {{
+        brightest = ReduceMax <keepdims = 0> (images)
+        limit = Constant <value_float = 0.9> ()
+        seen = Greater (brightest, limit)
+        white = Cast <to = 7> (seen)
+        one = Constant <value_ints = [1]> ()
+        is_white = Reshape (white, one)
+        many = Constant <value_ints = [{len(boxes)}]> ()
+        none = Constant <value_ints = [0]> ()
+        flat_boxes = Constant <value_floats = [{", ".join(map(str, boxes.ravel().tolist()))}]> ()
+        rows = Constant <value_ints = [-1, 4]> ()
+        all_boxes = Reshape (flat_boxes, rows)
+        all_labels = Constant <value_ints = [{", ".join(map(str, labels.tolist()))}]> ()
+        all_scores = Constant <value_floats = [{", ".join(map(str, scores.tolist()))}]> ()
+       {zeros if padded else cut}
+    }}"""
+    return _parsed(path, text)
+
+
 def _parsed(path: Path, text: str) -> Path:
     model = onnx.parser.parse_model(text)
     onnx.checker.check_model(model)

@@ -11,7 +11,7 @@ import pytest
 from agent.contract import Context, Frame
 from agent.errors import BadPrediction, ConfigError, ModelLoadFailed
 from agent.models.loading import load_model
-from tests.support.onnx_graphs import constant_graph
+from tests.support.onnx_graphs import constant_graph, picky_graph
 
 CELLS = 64 + 16 + 4
 """Cells of a 64x64 picture at strides 8, 16, 32."""
@@ -291,6 +291,19 @@ def test_labelled_boxes_scores_and_numbers(tmp_path, flat):
     loaded = load(path)
     assert loaded.facts["head"] == "labelled"
     assert boxes_of(loaded) == [("dog", 0.9, STRETCHED)]
+
+
+@pytest.mark.parametrize("padded", [False, True], ids=["torchvision", "padded with zeros"])
+@pytest.mark.parametrize("scale", [64, 1], ids=["pixels", "shares"])
+def test_labelled_boxes_where_a_gray_picture_has_none(tmp_path, padded, scale):
+    """Graphs that suppress give no box for it, or rows of zeros: in what boxes are written, another picture tells."""
+    boxes = np.array([[24, 24, 40, 40], [0, 32, 32, 64]], np.float32) / 64 * scale
+    path = picky_graph(tmp_path / "m.onnx", boxes, np.array([1, 0]), np.array([0.9, 0.4], np.float32), padded)
+    loaded = load(path, labels=NAMES)
+    assert loaded.facts["head"] == "labelled"
+    assert boxes_of(loaded) == []
+    white = Frame(0, "white", np.full((64, 128, 3), 255, np.uint8))
+    assert boxes_of(loaded, white) == [("dog", 0.9, STRETCHED), ("cat", 0.4, (0.0, 32.0, 64.0, 64.0))]
 
 
 def detections(count=3):
