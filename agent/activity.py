@@ -155,6 +155,14 @@ class Activity:
             self._running[record.id] = request
         return request
 
+    def turned_away(self, door: str, model: str, what: str, error: BaseException) -> None:
+        """Counts a request on which nobody has worked, as one that failed; whoever refuses it tells the log."""
+        record = RequestRecord(secrets.token_hex(4), door, "refused", model, what, time.time(), quiet=True)
+        record = Request(record, self._end).end("failed", error, public_message(error))
+        with self._lock:
+            self._errors.append(record)
+        self._told(record)
+
     def running(self) -> list[RequestRecord]:
         """Those that run, the oldest first."""
         with self._lock:
@@ -199,6 +207,9 @@ class Activity:
             level, "%s %s of %s for %s: %s after %.1f s%s", record.door, record.kind, record.what, record.model,
             outcome, record.seconds, f": {text}" if text else "", exc_info=error if traceback else None,
         )  # fmt: skip
+        self._told(record)
+
+    def _told(self, record: RequestRecord) -> None:
         try:
             self.on_end(record)
         except Exception:  # whoever counts must not change how a request ends

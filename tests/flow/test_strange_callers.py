@@ -8,6 +8,7 @@ import httpx
 import pytest
 from PIL import Image, PngImagePlugin
 
+from agent.web.metrics import Metrics
 from tests.support.gateway import image_of, staged
 from tests.support.material import make_video_task, picture_bytes
 from tests.support.models import Clicker, Finder, Follower
@@ -89,3 +90,26 @@ def test_nor_in_the_queue(sandbox, session):
         shapes = [{"type": "mask", "points": WHOLE}] * 10_000
         queued = served.enqueue({"type": "init_tracking", "task": task, "frame": 0, "shapes": shapes})
         assert served.settled(queued) == ("failed", f"shapes: {TOO_MANY}")
+
+
+def test_calls_that_are_turned_away_are_counted_and_listed():
+    """CVAT loses the reason; whoever runs the service finds it beside those that failed at work."""
+    metrics = Metrics(lambda: ["finder"])
+    with staged({"finder": Finder()}) as stage:
+        stage.shared.activity.on_end = metrics.on_end
+        stage.call("finder", {"image": image_of(b"no picture")})
+        stage.call("nothing" * 50, {})
+        stage.http.post("/api/function_invocations", json={})
+        assert stage.call("finder", {"image": image_of(picture_bytes(1))}).status_code == 200
+        found = [(record.model[:7], record.kind, record.detail) for record in stage.shared.activity.errors()]
+    assert [model for model, _, _ in found] == ["nobody", "nothing", "finder"]
+    assert found[2][1:] == (
+        "refused",
+        "image: cannot be decoded: it is no picture, or of a format that is not known here",
+    )
+    counted = [line for line in metrics.text().decode().splitlines() if line.startswith("cvat_sidecar_requests_total")]
+    assert sorted(counted) == [
+        'cvat_sidecar_requests_total{door="gateway",kind="detect",model="finder",outcome="done"} 1.0',
+        'cvat_sidecar_requests_total{door="gateway",kind="refused",model="finder",outcome="failed"} 1.0',
+        'cvat_sidecar_requests_total{door="gateway",kind="refused",model="other",outcome="failed"} 2.0',
+    ]

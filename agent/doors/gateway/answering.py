@@ -42,7 +42,8 @@ class Answering:
                     return self._track(hosted, payload, call)
             return self._match(hosted, payload, call)
 
-    def _begin(self, kind: str, hosted: HostedModel, what: str = "a picture") -> Request:
+    def _begin(self, call: Call, kind: str, hosted: HostedModel, what: str = "a picture") -> Request:
+        call.counts = True
         return self.shared.activity.begin("gateway", kind, hosted.id, what, quiet=True)
 
     def _detect(self, hosted: HostedModel, payload: Payload, call: Call) -> bytes:
@@ -50,18 +51,18 @@ class Answering:
         detecting = Detecting(hosted, naming, asked_threshold(payload))
         picture = payload.picture(call)
         if (reply := self.ahead.find(detecting, picture, call)) is not None:
-            with self._begin("detect", hosted, "a picture that was read ahead"):
+            with self._begin(call, "detect", hosted, "a picture that was read ahead"):
                 return reply
         frame = picture.frame
         self.ahead.look(detecting, picture)
-        with self._begin("detect", hosted) as request:
+        with self._begin(call, "detect", hosted) as request:
             return detect(detecting, frame, picture.digest, call, request)
 
     def _interact(self, hosted: HostedModel, payload: Payload, call: Call) -> bytes:
         prompts = asked_prompts(payload, getattr(hosted.loaded.model, "needs", PromptNeeds()))
         picture = payload.picture(call)
         frame = picture.frame
-        with self._begin("interact", hosted) as request:
+        with self._begin(call, "interact", hosted) as request:
             found = interact(hosted, self.shared.embeddings, frame, prompts, digest=picture.digest)
             return write_masks(call.wait(found, request), (frame.width, frame.height))
 
@@ -69,10 +70,10 @@ class Answering:
         picture = payload.picture(call)
         tracking = Tracking(hosted, self.shared.track_states, picture.frame, picture.digest)
         ask = tracking.read(payload)
-        with self._begin("track", hosted) as request:
+        with self._begin(call, "track", hosted) as request:
             return ask(call, request)
 
     def _match(self, hosted: HostedModel, payload: Payload, call: Call) -> bytes:
         pair = Pair.read(payload, call)
-        with self._begin("reid", hosted, "two pictures") as request:
+        with self._begin(call, "reid", hosted, "two pictures") as request:
             return match_pair(pair, hosted, self.shared.embeddings, call, request)

@@ -122,14 +122,20 @@ class App:
                     self.last[model] = time.monotonic()
                 return Response(await self._answer(model, body, call, rules), media_type="application/json")
             except TimeoutError:
-                return refusal(request, Refused(f"the body has not come within {limit:g} s", 408))
+                return self._turned_away(request, call, Refused(f"the body has not come within {limit:g} s", 408))
             except asyncio.CancelledError:  # the server ends, and has waited for long enough
                 return refusal(request, _ends())
             except ClientDisconnect:
                 log.info("gateway: %s hung up", caller(request))
                 return Response(status_code=400)
             except Exception as error:
-                return refusal(request, error)
+                return self._turned_away(request, call, error)
+
+    def _turned_away(self, request: Request, call: Call, error: Exception) -> Response:
+        if not call.counts:
+            model = _named(request, self.rules()) or "nobody"
+            self.answering.shared.activity.turned_away("gateway", model[:80], "a call", error)
+        return refusal(request, error)
 
     async def _answer(self, model: str, body: bytes, call: Call, rules: Rules) -> bytes:
         """The reply, from a thread of its own; whoever is late is left to end by himself."""
@@ -186,13 +192,19 @@ def _ends() -> Refused:
     return Refused("the service ends", 503)
 
 
-def _model(request: Request, rules: Rules) -> str:
+def _named(request: Request, rules: Rules) -> str | None:
     """The function that is called: CVAT names it, or calls at its port."""
     if name := request.headers.get(NAME_HEADER):
         return name
     _, port = request.scope.get("server") or (None, None)
     if request.scope["path"] == "/" and isinstance(port, int) and port in rules.direct:
         return rules.direct[port]
+    return None
+
+
+def _model(request: Request, rules: Rules) -> str:
+    if (name := _named(request, rules)) is not None:
+        return name
     raise Refused(f"function: got no name, allowed: the header {NAME_HEADER}, or a call at a function's own port")
 
 

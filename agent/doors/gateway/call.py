@@ -67,6 +67,8 @@ class Call:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.seconds, self.megapixels = seconds, megapixels
+        self.counts = False
+        """Whether it has become a request, whose end is told by itself."""
         self._memory, self._taken, self._inside = memory, 0, 0
         self._clock, self._end = clock, clock() + seconds
         self._lock = threading.Lock()
