@@ -113,3 +113,13 @@ def test_calls_that_are_turned_away_are_counted_and_listed():
         'cvat_sidecar_requests_total{door="gateway",kind="refused",model="finder",outcome="failed"} 1.0',
         'cvat_sidecar_requests_total{door="gateway",kind="refused",model="other",outcome="failed"} 2.0',
     ]
+
+
+def test_a_secret_that_is_shown_twice_is_told_nowhere(monkeypatch, caplog):
+    monkeypatch.setenv("GATEWAY_SECRET", "open-sesame")
+    with staged({"finder": Finder()}, secret_env="GATEWAY_SECRET") as stage:
+        known = {"X-Sidecar-Secret": "open-sesame"}
+        assert list(stage.http.get("/open-sesame/api/functions", headers=known).json()) == ["finder"]
+        answer = stage.http.get("/open-sesame/nothing", headers=known)
+    assert (answer.status_code, "open-sesame" in answer.text, "open-sesame" in caplog.text) == (404, False, False)
+    assert "GET /nothing: not here" in caplog.text

@@ -444,6 +444,7 @@ def test_the_clusters_probes_and_services_lead_to_our_ports(pod, cluster, config
         spec = cluster["Service", name]["spec"]
         assert spec["selector"].items() <= labels.items()
         assert spec["ports"] == [{"name": target, "port": ports[target], "targetPort": target}]
+        assert spec["publishNotReadyAddresses"] is True, "readiness is all or nothing, and models are many"
     # Kubernetes would set CVAT_NUCLIO_PORT in CVAT's pods.
     assert ("Service", "cvat-nuclio") not in cluster
     assert "cvat-sidecar" in config.service.allowed_hosts

@@ -48,11 +48,11 @@ class Access:
             raise Refused(f"the address {address} may not call", 403)
         if self.secret is None:
             return path
+        first, slash, rest = path.removeprefix("/").partition("/")
+        if _same(first, self.secret):  # also where a header shows it: what is said of a path must not have it
+            return slash + rest or "/"
         if _same(headers.get(HEADER), self.secret) or _same(_password(headers.get("authorization")), self.secret):
             return path
-        first, slash, rest = path.removeprefix("/").partition("/")
-        if _same(first, self.secret):
-            return slash + rest or "/"
         raise Refused(f"the secret is missing or wrong, allowed: {HEADER}, a password, or the path's first part", 403)
 
     def _is_near(self, address: str | None) -> bool:
