@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from adapters._torch import Precision
-from adapters.huggingface.opening import open_source
+from adapters.huggingface.opening import Opened, open_source
 from adapters.huggingface.segmentation import Segments
 from adapters.huggingface.source import NeedsTimm, fetch
 from adapters.huggingface.tasks import Task, choose
@@ -99,7 +99,8 @@ def load(
         opened = open_source(source, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle, **running)
         chosen = choose(opened.config, owner, task)
         build = _builder(chosen, wishes, owner)
-        return build(opened, **{**wishes, **_companions(wishes, owner, {**access, **running})})
+        companions = _companions(wishes, owner, {**access, **running})
+        return _owning(build(opened, **{**wishes, **companions}), opened, list(companions.values()))
 
     try:
         return model(revision)
@@ -122,6 +123,19 @@ def _builder(task: Task, wishes: Mapping[str, Any], owner: str) -> Callable[...,
             allowed = ", ".join(sorted(taken)) or "none of those that only some tasks have"
             raise ConfigError(f"{owner}: option {option!r} is not for the task {task.name}, allowed: {allowed}")
     return build
+
+
+def _owning(model: Any, opened: Opened, companions: Sequence[Any]) -> Model:
+    """The model with what ends it and its companions, and, on a GPU, with what they take there."""
+
+    def close() -> None:
+        for one in (opened, *companions):
+            one.close()
+
+    model.close = close
+    if opened.device != "cpu":
+        model.memory_bytes = sum(one.memory_bytes for one in (opened, *companions))
+    return model  # type: ignore[no-any-return]
 
 
 def _companions(wishes: Mapping[str, Any], owner: str, how: Mapping[str, Any]) -> dict[str, Any]:

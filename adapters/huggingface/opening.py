@@ -6,7 +6,7 @@ import json
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from adapters._torch import Precision, choose_device, choose_precision
@@ -25,6 +25,8 @@ class Opened:
     batch_size: int
     trust_remote_code: bool
     allow_pickle: bool
+    networks: list[Any] = field(default_factory=list)
+    """What `model` has given."""
 
     @property
     def owner(self) -> str:
@@ -56,7 +58,24 @@ class Opened:
                 **self._given,
             )
             self._check_weights(type(model).__name__, report)
-            return model.to(self.device).eval()
+            self.networks.append(model.to(self.device).eval())
+            return model
+
+    @property
+    def memory_bytes(self) -> int:
+        """What the weights take on the device; those that two networks share count once."""
+        tensors = (tensor for network in self.networks for tensor in (*network.parameters(), *network.buffers()))
+        return sum({id(tensor): int(tensor.nbytes) for tensor in tensors}.values())
+
+    def close(self) -> None:
+        """Lets go of the weights at once, whoever still knows the model; a GPU's memory goes back to all programs."""
+        import torch
+
+        for network in self.networks:
+            network.to("meta")
+        self.networks.clear()
+        if self.device.startswith("cuda"):
+            torch.cuda.empty_cache()
 
     def _check_kind(self, of_kind: Any) -> None:
         """ModelLoadFailed where an Auto class has nothing for the config."""

@@ -1,11 +1,15 @@
 """Folders in transformers' form: small models of random weights, whole and broken."""
 
+import gc
 import json
+import weakref
 
 import numpy as np
 import pytest
 
 from adapters._torch import import_torch
+from adapters.huggingface.opening import open_source
+from adapters.huggingface.source import fetch
 from agent.contract import Context, Frame
 from agent.errors import ConfigError, ModelLoadFailed, ModelNotFound
 from agent.models.loading import load_model
@@ -89,6 +93,32 @@ def test_half_precision_gives_nearly_the_same(whole):
     full, half = (load(whole, precision=p).model.detect([frame], Context())[0] for p in ("float32", "bfloat16"))
     assert len(full) == len(half)
     assert half[0].score == pytest.approx(full[0].score, abs=0.02)
+
+
+def test_a_closed_model_lets_go_of_its_weights(whole):
+    """Also where somebody still knows it: another model needs the room."""
+    loaded = load(whole)
+    weights = [one for one in gc.get_objects() if type(one) is torch.nn.Parameter and not one.is_meta]
+    gone = [weakref.ref(weight) for weight in weights]
+    del weights
+    loaded.close()
+    assert sum(weight() is None for weight in gone) >= 20
+    loaded.close()
+
+
+def test_what_a_model_takes_on_its_device_is_what_its_weights_are(whole):
+    """For GPUs, whose memory the growth of the process does not tell."""
+    access = {"revision": None, "token_env": None, "local_files_only": True, "allow_pickle": False, "with_code": False}
+    source = fetch(str(whole), **access)
+    given = {"device": "cpu", "batch_size": 1, "trust_remote_code": False, "allow_pickle": False}
+    whole_size = (whole / "model.safetensors").stat().st_size
+    for precision, share in (("float32", 1.0), ("float16", 0.5)):
+        opened = open_source(source, precision=precision, **given)
+        assert opened.memory_bytes == 0
+        opened.model("AutoModelForObjectDetection")
+        assert 0.8 * whole_size * share < opened.memory_bytes <= whole_size * share
+        opened.close()
+        assert opened.memory_bytes == 0
 
 
 def test_names_by_option_and_unused_ones(whole):
