@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +15,8 @@ from agent.contract import ConfigError, ModelLoadFailed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+log = logging.getLogger(__name__)
 
 _DTYPES = {"tensor(float)": "float32", "tensor(double)": "float64"}
 
@@ -44,15 +49,28 @@ def open_session(file: WeightsFile, owner: str, run: Running, *, threads: int) -
     # Idle threads that spin take the cores from those that decode the next frames: half the speed on two cores.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     chosen = _providers(list(run.providers or ()), run.device, onnxruntime.get_available_providers(), owner)
+    first = chosen[0][0] if isinstance(chosen[0], tuple) else chosen[0]
+    if first.startswith(("CUDA", "Tensorrt")):
+        _find_cuda(onnxruntime)
     try:
         session = onnxruntime.InferenceSession(str(file.path), options, providers=chosen)
     except Exception as error:
         raise ModelLoadFailed(f"{owner}: onnxruntime cannot load it: {short(error)}") from error
-    first = chosen[0][0] if isinstance(chosen[0], tuple) else chosen[0]
-    if run.device != "auto" and first not in session.get_providers():
+    if first not in session.get_providers():
         got = ", ".join(session.get_providers())
-        raise ModelLoadFailed(f"{owner}: device {run.device!r} could not be used, onnxruntime fell back to {got}")
+        hint = "; are CUDA and cuDNN installed?" if first.startswith("CUDA") else ""
+        said = f"{owner}: {first} could not be used, onnxruntime fell back to {got}{hint}"
+        if run.device != "auto":
+            raise ModelLoadFailed(f"{said} (device {run.device!r})")
+        log.warning("%s", said)
     return OnnxSession(session)
+
+
+def _find_cuda(onnxruntime: Any) -> None:
+    """Loads CUDA's libraries from where pip puts them for PyTorch: onnxruntime does not look there by itself."""
+    if (preload := getattr(onnxruntime, "preload_dlls", None)) is not None:  # since 1.21
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find
+            preload()
 
 
 def _port(node: Any) -> Port:

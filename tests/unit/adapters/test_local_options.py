@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from adapters._torch import import_torch
 from agent.contract import Context, Frame
 from agent.errors import ConfigError, ModelLoadFailed, ModelNotFound
 from agent.models.loading import load_model
@@ -117,6 +118,19 @@ def test_devices(tmp_path):
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         with pytest.raises(ModelLoadFailed, match="no CUDA"):
             load_model(f"local:{path}", device="cuda")
+
+
+def test_a_gpu_that_cannot_be_used_is_told(tmp_path, caplog):
+    """onnxruntime-gpu falls back to the processor without an error where CUDA's libraries, or the GPU, are missing."""
+    import onnxruntime
+
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers() or import_torch().cuda.is_available():
+        pytest.skip("needs onnxruntime-gpu, and no GPU")
+    path = graph(tmp_path, metadata={"names": "['x', 'y', 'z']"})
+    with pytest.raises(ModelLoadFailed, match="CUDAExecutionProvider could not be used, onnxruntime fell back to CPU"):
+        load_model(f"local:{path}", device="cuda")
+    assert "CPU" in load_model(f"local:{path}").facts["runs on"]
+    assert "CUDAExecutionProvider could not be used" in caplog.text
 
 
 def test_preparation_follows_the_options(tmp_path):
