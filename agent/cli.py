@@ -98,11 +98,12 @@ def main(args: list[str] | None = None) -> None:
 
 
 def _report(error: Exception) -> int:
-    from agent.errors import SidecarError
+    from agent.errors import ConfigError, SidecarError
 
     if isinstance(error, SidecarError):
         logging.getLogger(__name__).info("where it came from", exc_info=error)
-        click.echo(f"Error: {error}", err=True)
+        for text in error.mistakes if isinstance(error, ConfigError) else (error,):
+            click.echo(f"Error: {text}", err=True)
         return error.exit_code
     if isinstance(error, OSError):
         # A full disk, a folder that cannot be written: this machine's matter, and the error says which.

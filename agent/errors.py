@@ -14,8 +14,9 @@
         ServerUnavailable       transport, 429 and 5xx, after the retries
         ServerRefused           any other 4xx, never retried
 
-Messages say what, which, got and allowed, in one line for a person. `exit_code` is what the command line returns;
-`public` is what may be sent to the server, where other users read it: only texts that we wrote ourselves.
+Messages say what, which, got and allowed, in one line for a person (of several mistakes, in one each). `exit_code` is
+what the command line returns; `public` is what may be sent to the server, where other users read it: only texts that
+we wrote ourselves.
 """
 
 from __future__ import annotations
@@ -33,9 +34,13 @@ class SidecarError(Exception):
 
 
 class ConfigError(SidecarError):
-    """A key, a flag or an option is wrong; nothing has been sent to a server yet."""
+    """A key, a flag or an option is wrong; nothing has been sent to a server yet. Of several mistakes, all are told."""
 
     exit_code = 2
+
+    def __init__(self, *mistakes: str) -> None:
+        super().__init__("\n".join(mistakes))
+        self.mistakes = mistakes
 
     @property
     def public(self) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from agent.commands.options import (
+    check_config,
     chosen_model,
     ledger_option,
     ledger_path,
@@ -113,6 +114,7 @@ def command(**values: Any) -> int:
     from agent.options import Options, Target
 
     target = Target.of(**{kind: values.pop(kind) for kind in Target.KINDS})
+    check_config(values)
     files = {"ledger": ledger_path(values), **{name: values.pop(name) for name in ("preview", "report")}}
     values = chosen_model(values)
     server = server_settings(values)

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from agent.commands.options import (
+    check_config,
     ledger_option,
     ledger_path,
     model_options,
@@ -71,7 +72,7 @@ def command(**values: Any) -> int:
     """
     from agent.commands.running import watch_run
     from agent.compose.named import opener_for
-    from agent.enrich.looks import EnrichOptions
+    from agent.enrich.places import EnrichOptions
     from agent.enrich.runs import enrich_target
     from agent.errors import ConfigError
     from agent.options import Target
@@ -80,6 +81,7 @@ def command(**values: Any) -> int:
     from agent.settings.service import load_models
 
     target = Target.of(**{kind: values.pop(kind) for kind in Target.KINDS})
+    check_config(values)
     opener = opener_for(load_models(values["config"]))
     ledger = ledger_path(values)
     server = server_settings(values)

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from agent.commands.options import chosen_model, model_options, server_options, server_settings
+from agent.commands.options import check_config, chosen_model, model_options, server_options, server_settings
 
 MOST = 20
 """Names of labels in a line."""
@@ -40,6 +40,7 @@ def match(**values: Any) -> None:
     from agent.options import Target, parse_mapping
 
     target = Target.of(**{kind: values[kind] for kind in Target.KINDS})
+    check_config(values)
     values = chosen_model(values)
     server = server_settings(values)
     request = parse_mapping(values["mapping"])

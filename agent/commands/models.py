@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from agent.commands.options import model_params, server_options, server_settings
+from agent.commands.options import check_config, model_params, server_options, server_settings
 
 NOT_ALL = 4
 """Exit code where some of the models could not be measured."""
@@ -80,6 +80,7 @@ def bench(
     """
     from agent.bench.models import bench_models
 
+    check_config(values)
     config = values["config"]
 
     def begins(name: str, frames: int) -> None:

@@ -111,6 +111,22 @@ def ledger_path(values: dict[str, Any]) -> Path | None:
     return ledger_of(values["config"])
 
 
+def check_config(values: dict[str, Any], *, models: bool = True) -> None:
+    """ConfigError with all that is wrong in the tables that a command needs, before it reads one after the other.
+
+    [cvat], [[models]] if `models`, and [service] if the command has a --ledger that was not given.
+    """
+    if values["config"] is None:
+        return
+    from agent.settings.server import load_server
+    from agent.settings.service import check_tables, ledger_of, load_models
+
+    needs_ledger = "ledger" in values and values["ledger"] is None
+    check_tables(
+        values["config"], load_server, *([load_models] if models else []), *([ledger_of] if needs_ledger else [])
+    )
+
+
 def model_options(function: F) -> F:
     """The options that say which model, and how to load it."""
     return _all(_MODEL)(function)

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent.commands.options import ledger_option, ledger_options, ledger_path, server_options, server_settings
+from agent.commands.options import (
+    check_config,
+    ledger_option,
+    ledger_options,
+    ledger_path,
+    server_options,
+    server_settings,
+)
 
 if TYPE_CHECKING:
     from agent.ledger.records import RunRecord
@@ -81,6 +88,7 @@ def undo(run: str, changed_too: bool, **values: Any) -> None:
     """
     from agent.runs.undo import undo_run
 
+    check_config(values, models=False)
     ledger = ledger_path(values)
     result = undo_run(run, server_settings(values), ledger, changed_too=changed_too)
     for line in result.lines():
@@ -101,6 +109,7 @@ def resume(run: str, preview: Path | None, report: Path | None, leave_skipped: b
     """
     from agent.commands.running import resume_run
 
+    check_config(values, models=False)
     ledger = ledger_path(values)
     server = server_settings(values)
     return resume_run(server, run, preview=preview, report=report, ledger=ledger, leave_skipped=leave_skipped)
@@ -108,7 +117,9 @@ def resume(run: str, preview: Path | None, report: Path | None, leave_skipped: b
 
 @command.command("restore")
 @click.argument("backup", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--values", "old_values", is_flag=True, help="Give shapes their old labels and attributes again, too.")
+@click.option(
+    "--values", "old_values", is_flag=True, help="Give shapes and tracks their old labels and attributes again, too."
+)
 @server_options
 def restore(backup: Path, old_values: bool, **values: Any) -> None:
     """Bring back what a BACKUP file holds and its job does not any more.

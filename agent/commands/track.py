@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent.commands.options import ledger_option, ledger_path, model_params, server_options, server_settings
+from agent.commands.options import (
+    check_config,
+    ledger_option,
+    ledger_path,
+    model_params,
+    server_options,
+    server_settings,
+)
 
 if TYPE_CHECKING:
     from agent.options import Target
@@ -96,6 +103,7 @@ def command(**values: Any) -> int:
     from agent.tracks.link import LinkOptions
 
     target = Target.of(**{kind: values.pop(kind) for kind in Target.KINDS})
+    check_config(values)
     models = load_models(values["config"])
     ledger = ledger_path(values)
     server = server_settings(values)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.cvat.login import has_login
-from agent.doctor.findings import Check, Finding, counted, failed, ok, skipped, warning
+from agent.doctor.findings import Check, Finding, all_failed, counted, failed, ok, skipped, warning
 from agent.doctor.patient import Patient
 from agent.errors import ConfigError
 from agent.process.open_doors import wanted_doors
@@ -36,20 +36,20 @@ def checks() -> list[Check]:
 
 
 def _file(patient: Patient) -> Finding:
-    if patient.error is not None:
-        return failed(str(patient.error), _mend(patient.config.file, patient.error))
+    if (error := patient.error) is not None:
+        return all_failed(error.mistakes, lambda text: _mend(patient.config.file, error, text))
     config = patient.config
     patient.url()  # an address, a profile or a ca_file that cannot be is a matter of service.toml
     return ok(f"{config.file}: {counted(len(config.models), 'model')}, {counted(len(config.rules), 'rule')}")
 
 
-def _mend(file: Path, error: ConfigError) -> str:
-    """What to do about a file that cannot be used."""
+def _mend(file: Path, error: ConfigError, text: str) -> str:
+    """What to do about one of the mistakes of a file that cannot be used."""
     if not file.exists():
         return "name the file by --config, or make one: README.md shows a small one, service.toml every key"
     if isinstance(error.__cause__, tomllib.TOMLDecodeError):
         return "put right that line: it is no TOML"
-    if "the environment has no variable" in str(error):
+    if "the environment has no variable" in text:
         return SET_IT
     return MEND
 

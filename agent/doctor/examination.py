@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from agent.cvat.failures import Failure
-from agent.doctor.findings import Check, Finding, Line, State, failed, skipped
+from agent.doctor.findings import Check, Finding, Line, State, all_failed, failed, skipped
 from agent.doctor.patient import Patient
-from agent.errors import SidecarError
+from agent.errors import ConfigError, SidecarError
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +34,10 @@ def examine(checks: Sequence[Check], patient: Patient, redact: Callable[[str], s
             if found.blocks:
                 culprits[check.name] = check.name
         states[check.name] = found.state
-        found = Finding(found.state, _line(redact(found.text)), _line(redact(found.mend)), found.blocks)
-        yield Line(check.name, found, round(time.monotonic() - began, 3))
+        seconds = round(time.monotonic() - began, 3)
+        for one in (found, *found.more):
+            told = Finding(one.state, _line(redact(one.text)), _line(redact(one.mend)), one.blocks)
+            yield Line(check.name, told, seconds)
 
 
 def exit_code(lines: Sequence[Line]) -> int:
@@ -60,6 +62,8 @@ def _look(check: Check, patient: Patient) -> Finding:
 def _tell(check: Check, patient: Patient) -> Finding:
     try:
         return check.look(patient)
+    except ConfigError as error:
+        return all_failed(error.mistakes, lambda text: check.mend)
     except (SidecarError, Failure) as error:
         return failed(str(error), check.mend)
     except Exception as error:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ class Finding:
     """What to do about it."""
     blocks: bool = False
     """Whether checks that need this one make no sense now."""
+    more: tuple[Finding, ...] = ()
+    """What the same check has found besides; each is told in a line of its own."""
 
 
 def ok(text: str) -> Finding:
@@ -39,6 +41,12 @@ def warning(text: str, mend: str) -> Finding:
 def failed(text: str, mend: str) -> Finding:
     """It does not work."""
     return Finding("failed", text, mend, blocks=True)
+
+
+def all_failed(texts: Sequence[str], mend: Callable[[str], str]) -> Finding:
+    """One or more things do not work; `mend` says of each what to do about it."""
+    first, *more = (failed(text, mend(text)) for text in texts)
+    return replace(first, more=tuple(more))
 
 
 def skipped(text: str, *, blocks: bool = False) -> Finding:

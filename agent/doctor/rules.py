@@ -105,6 +105,8 @@ def _labels(patient: Patient, model: ModelSettings, queries: list[dict[str, Any]
             mend = "a rule wants a detector, or a model that is built of some"
             return failed(f"{model.id} is a model of the kind {description.kind}", mend)
         return skipped(f"a model of the kind {description.kind} has no labels")
+    if description.finds is not None and rule is None:
+        return skipped("it finds the labels of each task, but only for rules and `annotate`")
     name = rule.options.label_map if rule else str(model.label_map) if model.label_map else None
     label_map = load_label_map(name) if name else None
     mapping = rule.options.mapping if rule else None
@@ -113,8 +115,9 @@ def _labels(patient: Patient, model: ModelSettings, queries: list[dict[str, Any]
         seen += 1
         try:
             theirs, wording = task_labels(patient.session, job), IN_RULE if rule else IN_MENU
-            found = match_labels(description.labels, theirs, request=mapping, label_map=label_map, wording=wording)
-            good.append(f"task {task}: {len(found.targets)} of {len(description.labels)}")
+            ours = description.labels_for(label.name for label in theirs)
+            found = match_labels(ours, theirs, request=mapping, label_map=label_map, wording=wording)
+            good.append(f"task {task}: {len(found.targets)} of {len(ours)}")
         except LabelMismatch as error:
             bad.append((task, str(error).removeprefix("labels: ")))
     if not seen:

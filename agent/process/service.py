@@ -23,6 +23,7 @@ from agent.pool.pool import ModelPool
 from agent.process.housekeeping import Housekeeping
 from agent.process.open_doors import PATIENCE, MakeDoor, OpenDoors, wanted_doors
 from agent.settings.changes import changes, in_effect
+from agent.settings.mistakes import Mistakes
 from agent.settings.service import ledger_beside, secret
 from agent.settings.tables import Config
 from agent.tracking import TrackStates
@@ -42,18 +43,23 @@ MIB = 2**20
 def check(config: Config) -> None:
     """What a service needs beyond tables that are right in themselves. ConfigError."""
     wanted = wanted_doors(config)
-    if not wanted:
-        raise ConfigError(f"{config.file}: got no door, allowed: one or more of [queue], [gateway] and [[rules]]")
-    if not config.models:
-        raise ConfigError(f"{config.file}: models: got none, allowed: one or more tables [[models]]")
-    if wanted != ("gateway",) and not has_login(config.server):
-        allowed = "token_env, token_file, user with password_env or password_file, profile, or $CVAT_ACCESS_TOKEN"
-        raise ConfigError(f"{config.file}: cvat: got nothing that says who we are, allowed: {allowed}")
-    secret(config.service.secret_env, f"{config.file}: service: secret_env")
-    secret(config.watch.webhook_secret_env, f"{config.file}: watch: webhook_secret_env")
-    read_rules(config)
-    if config.gateway is not None:
-        secret(config.gateway.secret_env, f"{config.file}: gateway: secret_env")
+    with Mistakes() as mistakes:
+        if not wanted:
+            mistakes.add(f"{config.file}: got no door, allowed: one or more of [queue], [gateway] and [[rules]]")
+        if not config.models:
+            mistakes.add(f"{config.file}: models: got none, allowed: one or more tables [[models]]")
+        if wanted not in ((), ("gateway",)) and not has_login(config.server):
+            allowed = "token_env, token_file, user with password_env or password_file, profile, or $CVAT_ACCESS_TOKEN"
+            mistakes.add(f"{config.file}: cvat: got nothing that says who we are, allowed: {allowed}")
+        for key, variable in (
+            ("service: secret_env", config.service.secret_env),
+            ("watch: webhook_secret_env", config.watch.webhook_secret_env),
+            ("gateway: secret_env", config.gateway.secret_env if config.gateway else None),
+        ):
+            with mistakes.kept():
+                secret(variable, f"{config.file}: {key}")
+        with mistakes.kept():
+            read_rules(config)
 
 
 class Service:
@@ -136,7 +142,8 @@ class Service:
                 new, waiting = in_effect(old, self._read())
                 check(new)
             except (SidecarError, OSError) as error:
-                log.error("service.toml is not taken, everything stays as it is: %s", error)
+                for text in error.mistakes if isinstance(error, ConfigError) else (error,):
+                    log.error("service.toml is not taken, everything stays as it is: %s", text)
                 return False
             lines = changes(old, new)
             log.info("service.toml was read again: %s", f"{len(lines)} changes" if lines else "nothing new for now")

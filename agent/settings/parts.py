@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from agent.errors import ConfigError
+from agent.settings.mistakes import Mistakes
 
 if TYPE_CHECKING:
     from agent.settings.tables import ModelSettings
@@ -27,17 +27,23 @@ def parts_of(settings: ModelSettings, ids: Collection[str]) -> tuple[str, ...]:
 
 
 def check_parts(models: Sequence[ModelSettings], place: str) -> None:
-    """ConfigError for a model that is a part of itself."""
+    """ConfigError for models that are parts of themselves; a circle is told once, not for each model in it."""
     known = {settings.id: settings for settings in models}
+    told: set[str] = set()
 
-    def walk(path: tuple[str, ...]) -> None:
+    def walk(path: tuple[str, ...], mistakes: Mistakes) -> None:
         for part in parts_of(known[path[-1]], known):
-            if part in path:
-                raise ConfigError(f"{place}: models {part!r}: it is a part of itself: {' -> '.join([*path, part])}")
-            walk((*path, part))
+            if told & {*path}:
+                return
+            if part not in path:
+                walk((*path, part), mistakes)
+            else:
+                mistakes.add(f"{place}: models {part!r}: it is a part of itself: {' -> '.join([*path, part])}")
+                told.update(path[path.index(part) :])
 
-    for name in known:
-        walk((name,))
+    with Mistakes() as mistakes:
+        for name in known:
+            walk((name,), mistakes)
 
 
 def named_parts(options: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:

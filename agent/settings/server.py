@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import ConfigError
+from agent.settings.mistakes import Mistakes
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,14 @@ def load_server(file: Path | None = None, **given: Any) -> ServerSettings:
 
     The token is that of $CVAT_ACCESS_TOKEN where nothing else says who we are, as in cvat-cli.
     """
-    settings = _server_of(read_toml(file), file) if file else {}
+    with Mistakes() as mistakes:
+        tables = sound_tables(parsed(file), file, mistakes) if file else {}
+        return mistakes.get(lambda: server_of(tables, file, **given), ServerSettings())
+
+
+def server_of(tables: dict[str, Any], file: Path | None, **given: Any) -> ServerSettings:
+    """As `load_server`, of a service.toml that was read already."""
+    settings = _server_table(tables.get("cvat", {}), file) if file else {}
     given = {name: value for name, value in given.items() if value is not None}
     if "profile" in given:
         for name in ("host", "port", "user"):
@@ -83,40 +91,59 @@ def load_server(file: Path | None = None, **given: Any) -> ServerSettings:
 
 def read_toml(file: Path) -> dict[str, Any]:
     """service.toml as tables, its top level checked."""
+    with Mistakes() as mistakes:
+        return sound_tables(parsed(file), file, mistakes)
+
+
+def parsed(file: Path) -> dict[str, Any]:
+    """service.toml as TOML."""
     try:
-        tables = tomllib.loads(file.read_text(encoding="utf-8"))
+        return tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise ConfigError(f"{file}: cannot be read: {why}") from error
-    for name in tables:
+
+
+def sound_tables(tables: dict[str, Any], file: Path, mistakes: Mistakes) -> dict[str, Any]:
+    """The tables that have a name and a form that we know; the others are mistakes."""
+    sound = {}
+    for name, table in tables.items():
         if name not in _TABLES:
-            raise ConfigError(f"{file}: unknown table [{name}]{_near(name, _TABLES)}")
-        if not isinstance(tables[name], list if name in _LISTS else dict):
+            mistakes.add(f"{file}: unknown table [{name}]{_near(name, _TABLES)}")
+        elif not isinstance(table, list if name in _LISTS else dict):
             form = f"tables [[{name}]]" if name in _LISTS else f"a table [{name}]"
-            raise ConfigError(f"{file}: {name}: got {tables[name]!r}, allowed: {form}")
-    return tables
+            mistakes.add(f"{file}: {name}: got {table!r}, allowed: {form}")
+        else:
+            sound[name] = table
+    return sound
 
 
-def _server_of(tables: dict[str, Any], file: Path) -> dict[str, Any]:
-    table = tables.get("cvat", {})
-    for key in table:
-        _check_key(file, key, table)
-    for one, other in _RIVALS:
-        if one in table and other in table:
-            raise ConfigError(f"{file}: cvat: got {one} and {other}, allowed: one of them")
-    settings = {k: v for k, v in table.items() if not k.endswith(("_env", "_file"))}
-    for secret in ("password", "token"):
-        if f"{secret}_env" in table:
-            settings[secret] = _from_environment(file, f"{secret}_env", table[f"{secret}_env"])
-        elif f"{secret}_file" in table:
-            settings[secret] = _from_file(file, f"{secret}_file", table[f"{secret}_file"])
-    if "ca_file" in table:
-        settings["ca_file"] = file.parent / table["ca_file"]
+def _server_table(table: dict[str, Any], file: Path) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    keys = set(table)
+    with Mistakes() as mistakes:
+        for one, other in _RIVALS:
+            if {one, other} <= keys:
+                mistakes.add(f"{file}: cvat: got {one} and {other}, allowed: one of them")
+                keys -= {one, other}  # one of them is to go, so what it leads to does not matter
+        for key, value in table.items():
+            with mistakes.kept():
+                _check_key(file, key, value)
+                if key in keys:
+                    settings |= _setting(file, key, value)
     return settings
 
 
-def _check_key(file: Path, key: str, table: dict[str, Any]) -> None:
-    value = table[key]
+def _setting(file: Path, key: str, value: Any) -> dict[str, Any]:
+    """What the key says, as ServerSettings has it: by the name of a secret, the secret."""
+    if key == "ca_file":
+        return {key: file.parent / value}
+    secret, _, source = key.rpartition("_")
+    read = {"env": _from_environment, "file": _from_file}.get(source)
+    return {key: value} if read is None else {secret: read(file, key, value)}
+
+
+def _check_key(file: Path, key: str, value: Any) -> None:
     if key not in _SERVER_KEYS:
         raise ConfigError(f"{file}: cvat: unknown key {key!r}{_near(key, _SERVER_KEYS)}")
     kind = _SERVER_KEYS[key]
@@ -142,6 +169,11 @@ def _from_file(file: Path, key: str, name: str) -> str:
         raise ConfigError(f"{file}: cvat: {key}: cannot read {name}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{file}: cvat: {key}: {name} is no text") from error
+
+
+def may_be(name: str, table: str) -> bool:
+    """Whether a table that has the wrong name or form may be meant for this one."""
+    return difflib.get_close_matches(name, _TABLES, n=1) in ([], [table])
 
 
 def _near(name: str, allowed: Iterable[str]) -> str:

@@ -9,14 +9,15 @@ import dataclasses
 import ipaddress
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from agent.errors import ConfigError
+from agent.settings.mistakes import Mistakes
 from agent.settings.parts import check_parts
 from agent.settings.paths import beside
-from agent.settings.server import load_server, read_toml
+from agent.settings.server import ServerSettings, may_be, parsed, server_of, sound_tables
 from agent.settings.tables import (
     Config,
     EngineSettings,
@@ -29,23 +30,34 @@ from agent.settings.tables import (
 )
 from agent.settings.toml import read_table
 
+T = TypeVar("T")
+
 
 def load_config(file: Path, **server: Any) -> Config:
-    """The whole of service.toml; `server` is what flags say of the server. ConfigError names the key that is wrong."""
-    tables = read_toml(file)
-    here = file.resolve().parent
-    config = Config(
-        file=file,
-        server=load_server(file, **server),
-        models=tuple(_model(row, f"{file}: models", here) for row in tables.get("models", ())),
-        rules=tuple(read_table(RuleSettings, row, _place(file, "rules", row)) for row in tables.get("rules", ())),
-        engine=read_table(EngineSettings, tables.get("engine", {}), f"{file}: engine"),
-        service=_service(tables.get("service", {}), f"{file}: service", here),
-        queue=read_table(QueueSettings, tables["queue"], f"{file}: queue") if "queue" in tables else None,
-        gateway=read_table(GatewaySettings, tables["gateway"], f"{file}: gateway") if "gateway" in tables else None,
-        watch=read_table(WatchSettings, tables.get("watch", {}), f"{file}: watch"),
-    )
-    _check(config)
+    """The whole of service.toml; `server` is what flags say of the server. ConfigError names each key that is wrong."""
+    with Mistakes() as mistakes:
+        everything = parsed(file)
+        tables = sound_tables(everything, file, mistakes)
+
+        def read(kind: type[T], name: str) -> T:
+            return mistakes.get(lambda: read_table(kind, tables.get(name, {}), f"{file}: {name}"), kind())
+
+        config = Config(
+            file=file,
+            server=mistakes.get(lambda: server_of(tables, file, **server), ServerSettings()),
+            models=_models(tables, file, mistakes),
+            rules=_rules(tables, file, mistakes),
+            engine=read(EngineSettings, "engine"),
+            service=mistakes.get(lambda: _service(tables, file), ServiceSettings()),
+            queue=read(QueueSettings, "queue") if "queue" in tables else None,
+            gateway=read(GatewaySettings, "gateway") if "gateway" in tables else None,
+            watch=read(WatchSettings, "watch"),
+        )
+        _check(config, tables, mistakes)
+        nameless = len(_names(tables, "models", "id")) < len(tables.get("models", ()))
+        # A model whose table or id is misspelt may be the one that a rule means.
+        if not nameless and not any(may_be(name, "models") for name in everything.keys() - tables.keys()):
+            _check_models_of_rules(tables, file, mistakes)
     return config
 
 
@@ -53,8 +65,16 @@ def load_models(file: Path | None) -> tuple[ModelSettings, ...]:
     """The [[models]] of a service.toml, none without a file; for commands that do not need the rest of it."""
     if file is None:
         return ()
-    tables, here = read_toml(file), file.resolve().parent
-    return tuple(_model(row, f"{file}: models", here) for row in tables.get("models", ()))
+    with Mistakes() as mistakes:
+        return _models(sound_tables(parsed(file), file, mistakes), file, mistakes)
+
+
+def check_tables(file: Path, *loads: Callable[[Path], object]) -> None:
+    """ConfigError with all that is wrong in the tables that are read by `load_server`, `load_models`, `ledger_of`."""
+    with Mistakes() as mistakes:
+        for load in loads:
+            with mistakes.kept():
+                load(file)
 
 
 def ledger_beside(state_dir: Path) -> Path:
@@ -64,7 +84,9 @@ def ledger_beside(state_dir: Path) -> Path:
 
 def ledger_of(file: Path) -> Path | None:
     """The ledger of a service.toml; None: that of this user. For commands that do not need the rest of it."""
-    state_dir = _service(read_toml(file).get("service", {}), f"{file}: service", file.resolve().parent).state_dir
+    with Mistakes() as mistakes:
+        tables = sound_tables(parsed(file), file, mistakes)
+        state_dir = mistakes.get(lambda: _service(tables, file), ServiceSettings()).state_dir
     return None if state_dir is None else ledger_beside(state_dir)
 
 
@@ -85,14 +107,35 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _place(file: Path, table: str, row: Any) -> str:
-    name = (row.get("id") or row.get("name")) if isinstance(row, Mapping) else None
-    return f"{file}: {table} {name!r}" if isinstance(name, str) else f"{file}: {table}"
+def _models(tables: Mapping[str, Any], file: Path, mistakes: Mistakes) -> tuple[ModelSettings, ...]:
+    found = []
+    for row, place in _rows(tables, "models", "id"):
+        with mistakes.kept():
+            found.append(_model(read_table(ModelSettings, row, f"{file}: {place}"), file.resolve().parent))
+    return tuple(found)
 
 
-def _model(row: Any, place: str, here: Path) -> ModelSettings:
-    name = row.get("id") if isinstance(row, Mapping) else None
-    settings = read_table(ModelSettings, row, f"{place} {name!r}" if isinstance(name, str) else place)
+def _rules(tables: Mapping[str, Any], file: Path, mistakes: Mistakes) -> tuple[RuleSettings, ...]:
+    found = []
+    for row, place in _rows(tables, "rules", "id", "name"):
+        with mistakes.kept():
+            found.append(read_table(RuleSettings, row, f"{file}: {place}"))
+    return tuple(found)
+
+
+def _rows(tables: Mapping[str, Any], table: str, *keys: str) -> Iterator[tuple[Any, str]]:
+    """The rows of [[table]], each with what errors call it: its name (by one of the keys), its index, or both."""
+    rows = tables.get(table, ())
+    names = [
+        next((row[key] for key in keys if row.get(key)), None) if isinstance(row, Mapping) else None for row in rows
+    ]
+    for index, (row, name) in enumerate(zip(rows, names, strict=True)):
+        named = isinstance(name, str)
+        number = f"[{index}]" if len(rows) > 1 and not (named and names.count(name) == 1) else ""
+        yield row, f"{table}{number}" + (f" {name!r}" if named else "")
+
+
+def _model(settings: ModelSettings, here: Path) -> ModelSettings:
     reference, options = beside(settings.model, settings.options, here)
     settings = dataclasses.replace(settings, model=reference, options=options)
     if settings.label_map is not None:
@@ -102,26 +145,40 @@ def _model(row: Any, place: str, here: Path) -> ModelSettings:
     return settings
 
 
-def _service(table: Any, place: str, here: Path) -> ServiceSettings:
-    settings = read_table(ServiceSettings, table, place)
-    return (
-        settings if settings.state_dir is None else dataclasses.replace(settings, state_dir=here / settings.state_dir)
-    )
+def _service(tables: Mapping[str, Any], file: Path) -> ServiceSettings:
+    settings = read_table(ServiceSettings, tables.get("service", {}), f"{file}: service")
+    if settings.state_dir is None:
+        return settings
+    return dataclasses.replace(settings, state_dir=file.resolve().parent / settings.state_dir)
 
 
-def _check(config: Config) -> None:
-    """What no table can say for itself."""
-    for table, names in (("models", config.model_ids), ("rules", [rule.name for rule in config.rules])):
-        for name, count in Counter(names).items():
+def _check(config: Config, tables: Mapping[str, Any], mistakes: Mistakes) -> None:
+    """What no table can say for itself.
+
+    Names are taken from `tables`: a model with a mistake is in `config` no more, and all the same it is there.
+    """
+    ids, names = _names(tables, "models", "id"), _names(tables, "rules", "name")
+    for table, all_names in (("models", ids), ("rules", names)):
+        for name, count in Counter(all_names).items():
             if count > 1:
-                raise ConfigError(f"{config.file}: {table}: {name!r} is there {count} times, allowed: once")
+                mistakes.add(f"{config.file}: {table}: {name!r} is there {count} times, allowed: once")
     if config.service.secret_env is None and not is_loopback(config.service.host):
         place = f"{config.file}: service: secret_env"
         why = f"because host {config.service.host!r} lets others reach the status page"
-        raise ConfigError(f"{place}: got none, allowed: the name of a variable with a password, {why}")
-    check_parts(config.models, str(config.file))
-    for rule in config.rules:
-        if rule.model not in config.model_ids:
-            allowed = ", ".join(config.model_ids) or "none is configured"
-            place = f"{config.file}: rules {rule.name!r}"
-            raise ConfigError(f"{place}: model: got {rule.model!r}, allowed: an id of [[models]]: {allowed}")
+        mistakes.add(f"{place}: got none, allowed: the name of a variable with a password, {why}")
+    with mistakes.kept():
+        check_parts(config.models, str(config.file))
+
+
+def _check_models_of_rules(tables: Mapping[str, Any], file: Path, mistakes: Mistakes) -> None:
+    ids = _names(tables, "models", "id")
+    allowed = ", ".join(dict.fromkeys(ids)) or "none is configured"
+    for row, place in _rows(tables, "rules", "id", "name"):
+        model = row.get("model") if isinstance(row, Mapping) else None
+        if isinstance(model, str) and model not in ids:
+            mistakes.add(f"{file}: {place}: model: got {model!r}, allowed: an id of [[models]]: {allowed}")
+
+
+def _names(tables: Mapping[str, Any], table: str, key: str) -> list[str]:
+    rows = (row for row in tables.get(table, ()) if isinstance(row, Mapping))
+    return [row[key] for row in rows if isinstance(row.get(key), str)]

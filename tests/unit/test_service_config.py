@@ -206,6 +206,95 @@ def test_what_is_wrong_is_said_in_one_line_with_the_key(tmp_path, text, said):
     assert refusal(tmp_path, text).startswith(said)
 
 
+def mistakes(tmp_path, text):
+    """What is wrong, without the file."""
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, text)
+    assert str(caught.value).splitlines() == list(caught.value.mistakes)
+    return [line.removeprefix(str(tmp_path / "service.toml") + ": ") for line in caught.value.mistakes]
+
+
+RULE = "[[rules]]\nname = 'r'\nmodel = "
+
+
+def built_of(*pairs):
+    """Models, each with the one that it is built of."""
+    return "".join(f"[[models]]\nid = '{a}'\nmodel = 'flips:'\noptions = {{ of = '{b}' }}\n" for a, b in pairs)
+
+
+class TestSeveralMistakes:
+    def test_each_is_a_line(self, tmp_path, monkeypatch):
+        monkeypatch.delenv("NOT_SET", raising=False)
+        text = (
+            "zoo = 1\n[cvat]\nport = 0\nverify = true\npassword_env = 'NOT_SET'\n[queue]\nzebra = 1\nframes_mb = 'x'\n"
+            + ONE + "threshold = 2\nload = 'now'\n" + ONE + "[[models]]\nmodel = 'x:y'\n[[models]]\nid = 'c'\n"
+            + "[[rules]]\nmodel = 'a'\n" + (RULE + "'a'\nstages = ['x', 'y', 'z']\n") * 2
+        )  # fmt: skip
+        found = mistakes(tmp_path, text)
+        said = [
+            "unknown table [zoo]; ", "cvat: port: got 0, ", "cvat: unknown key 'verify'; did you mean 'verify_ssl'?",
+            "cvat: password_env: the environment has no variable NOT_SET",
+            "models[0] 'a': threshold: got 2, ", "models[0] 'a': load: got 'now', ",
+            "models[2]: the key 'id' is missing", "models 'c': the key 'model' is missing",
+            "rules[0]: the key 'name' is missing",
+            "rules[1] 'r': stages[0]: got 'x', ", "rules[2] 'r': stages[0]: got 'x', ",
+            "queue: unknown key 'zebra'; ", "queue: frames_mb: got 'x', ",
+            "models: 'a' is there 2 times, ", "rules: 'r' is there 2 times, ",
+        ]  # fmt: skip
+        assert len(found) == len(said), found
+        assert [line for line, start in zip(found, said, strict=True) if not line.startswith(start)] == []
+
+    def test_the_rules_of_missing_models_are_all_told(self, tmp_path):
+        text = (
+            "[engines]\n[service]\nport = -1\n" + ONE + RULE + "'b'\nzebra = 1\n" + RULE.replace("'r'", "'s'") + "'c'"
+        )
+        assert [line.partition(": got")[0].partition(";")[0] for line in mistakes(tmp_path, text)] == [
+            "unknown table [engines]", "rules 'r': unknown key 'zebra'", "service: port", "rules 'r': model",
+            "rules 's': model",
+        ]  # fmt: skip
+
+    @pytest.mark.parametrize(
+        ("text", "start"),
+        [
+            # A model with a mistake is there all the same, for rules and for its name.
+            (ONE + "threshold = 2\n" + RULE + "'a'", "models 'a': threshold: "),
+            # What a rule means may be the model, the table or the key that is misspelt.
+            ("[[models]]\nidd = 'a'\nmodel = 'x:y'\n" + RULE + "'a'", "models: unknown key 'idd'; did you mean 'id'?"),
+            ("[[model]]\nid = 'a'\nmodel = 'x:y'\n" + RULE + "'a'", "unknown table [model]; did you mean 'models'?"),
+            ("[[detectors]]\nid = 'a'\n" + RULE + "'a'", "unknown table [detectors]; allowed: "),
+            ("[models]\nid = 'a'\nmodel = 'x:y'\n" + RULE + "'a'", "models: got {"),
+            ("[[models]]\nid = 5\nmodel = 'x:y'\n" + RULE + "'5'", "models: id: got 5, "),
+            # So may a key that seems to be missing.
+            ("[[models]]\nid = 'a'\nmodle = 'x:y'", "models 'a': unknown key 'modle'; did you mean 'model'?"),
+            ("[[models]]\nid = 'a'\nweights = 'x:y'", "models 'a': unknown key 'weights'; allowed: "),
+            (ONE + "[[rules]]\nid = 'r'\nmodel = 'a'", "rules 'r': unknown key 'id'; allowed: "),
+            # The password that others are to show.
+            ("[service]\nhost = '0.0.0.0'\nsecret_evn = 'X'", "service: unknown key 'secret_evn'; did you mean "),
+            # A secret is not looked for where its key is wrong, or one of two is to go.
+            ("[cvat]\ntoken_env = 5", "cvat: token_env: got 5, allowed: a str"),
+            ("[cvat]\ntoken_env = 'NOT_SET'\ntoken_file = 'gone'\nuser = 'x'", "cvat: got token_env and token_file, "),
+            # One list is one mistake, and so is one circle.
+            (ONE + "doors = ['x', 'y', 'z']", "models 'a': doors[0]: got 'x', "),
+            (ONE + RULE + "'a'\nquiet_hours = []", "rules 'r': the key 'quiet_hours[0]' is missing"),
+            (built_of("ca", "ab", "ba"), "models 'a': it is a part of itself: c -> a -> b -> a"),
+        ],
+    )  # fmt: skip
+    def test_none_is_told_that_only_follows_from_another(self, tmp_path, monkeypatch, text, start):
+        monkeypatch.delenv("NOT_SET", raising=False)
+        (line,) = mistakes(tmp_path, text)
+        assert line.startswith(start)
+
+    def test_each_circle_is_told(self, tmp_path):
+        assert mistakes(tmp_path, built_of("ab", "ba", "cc")) == [
+            "models 'a': it is a part of itself: a -> b -> a", "models 'c': it is a part of itself: c -> c",
+        ]  # fmt: skip
+
+    def test_a_key_that_is_missing_beside_another_that_is_misspelt_is_told(self, tmp_path):
+        assert mistakes(tmp_path, "[[models]]\nid = 'a'\nbatchsize = 3") == [
+            "models 'a': unknown key 'batchsize'; did you mean 'batch_size'?", "models 'a': the key 'model' is missing",
+        ]  # fmt: skip
+
+
 def test_a_file_that_is_no_toml_is_named(tmp_path):
     assert refusal(tmp_path, "[[[").startswith("cannot be read: ")
     with pytest.raises(ConfigError, match="cannot be read"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -50,21 +50,30 @@ class RuleOptions:
 
 
 def read_options(table: Mapping[str, object], place: str, folder: Path) -> RuleOptions:
-    """The options of a rule; ConfigError with `place` for the first that is wrong. Files are looked for in `folder`."""
+    """The options of a rule; ConfigError with `place` for each that is wrong. Files are looked for in `folder`."""
     options = read_table(RuleOptions, table, place)
+    if wrong := [f"{place}: {text}" for text in _wrong(options, folder)]:
+        raise ConfigError(*wrong)
+    return options
+
+
+def _wrong(options: RuleOptions, folder: Path) -> Iterator[str]:
+    """What is wrong with values that are right by their types."""
     try:
         parse_selection(options.frames, options.seed)
+    except ConfigError as error:
+        yield str(error)
+    try:
         if options.label_map is not None:
             load_label_map(_near(options.label_map, folder))
     except ConfigError as error:
-        raise ConfigError(f"{place}: {error}") from error
-    if options.roi is not None:
-        try:
+        yield str(error)
+    try:
+        if options.roi is not None:
             Roi(*options.roi)
-        except ValueError as error:
-            allowed = "[left, top, right, bottom] in pixels, left < right, top < bottom"
-            raise ConfigError(f"{place}: roi: got {list(options.roi)}, allowed: {allowed}") from error
-    return options
+    except ValueError:
+        allowed = "[left, top, right, bottom] in pixels, left < right, top < bottom"
+        yield f"roi: got {list(options.roi or ())}, allowed: {allowed}"
 
 
 def run_options(rule: RuleSettings, wish: RuleOptions, config: Config) -> Options:

@@ -14,8 +14,8 @@ from typing import Any
 from agent.cvat.jobs import Filter, Job
 from agent.doors.watch.rule_options import read_options, run_options
 from agent.doors.watch.webhooks import Event
-from agent.errors import ConfigError
 from agent.options import Options
+from agent.settings.mistakes import Mistakes
 from agent.settings.tables import Config, RuleSettings
 
 NOT_IN_KEY = ("device", "batch_size", "max_bad_frames", "replace", "rule")
@@ -131,28 +131,31 @@ class Rule:
 
 
 def read_rules(config: Config) -> tuple[Rule, ...]:
-    """The rules of service.toml; ConfigError names the rule and the key where one is wrong."""
+    """The rules of service.toml; ConfigError names the rule and the key for each that is wrong."""
     folder = config.file.resolve().parent
     rules = []
-    for settings in config.rules:
-        place = f"{config.file}: rules {settings.name!r}"
-        _check(settings, place)
-        wish = read_options(settings.options, f"{place}: options", folder)
-        rules.append(Rule(settings, run_options(settings, wish, config)))
+    with Mistakes() as mistakes:
+        for settings in config.rules:
+            place = f"{config.file}: rules {settings.name!r}"
+            for text in _wrong(settings):
+                mistakes.add(f"{place}: {text}")
+            with mistakes.kept():
+                wish = read_options(settings.options, f"{place}: options", folder)
+                rules.append(Rule(settings, run_options(settings, wish, config)))
     return tuple(rules)
 
 
-def _check(settings: RuleSettings, place: str) -> None:
+def _wrong(settings: RuleSettings) -> Iterator[str]:
     for key in ("stages", "states"):
         if not getattr(settings, key):
-            raise ConfigError(f"{place}: {key}: got none, allowed: one or more")
+            yield f"{key}: got none, allowed: one or more"
     if settings.state_when_started in settings.states:
-        raise ConfigError(
-            f"{place}: state_when_started: got {settings.state_when_started!r}, allowed: a state that is none of"
+        yield (
+            f"state_when_started: got {settings.state_when_started!r}, allowed: a state that is none of"
             f" `states` ({', '.join(settings.states)}), so that others see that the job is taken"
         )
     if settings.quiet_hours is not None and settings.quiet_hours[0] == settings.quiet_hours[1]:
-        raise ConfigError(f"{place}: quiet_hours: got {list(settings.quiet_hours)}, allowed: two different times")
+        yield f"quiet_hours: got {list(settings.quiet_hours)}, allowed: two different times"
 
 
 def _one_of(name: str, values: Iterable[Any]) -> Filter:
