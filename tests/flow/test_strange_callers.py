@@ -1,6 +1,7 @@
 """Callers that mean harm: header lines and pictures that are made to get past what is asked of everybody."""
 
 import io
+import json
 import socket
 import struct
 
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from agent.web.metrics import Metrics
-from tests.support.gateway import image_of, staged
+from tests.support.gateway import free_port, image_of, staged
 from tests.support.material import make_video_task, picture_bytes
 from tests.support.models import Clicker, Finder, Follower
 from tests.support.queue import serving
@@ -123,3 +124,17 @@ def test_a_secret_that_is_shown_twice_is_told_nowhere(monkeypatch, caplog):
         answer = stage.http.get("/open-sesame/nothing", headers=known)
     assert (answer.status_code, "open-sesame" in answer.text, "open-sesame" in caplog.text) == (404, False, False)
     assert "GET /nothing: not here" in caplog.text
+
+
+def test_a_web_page_in_a_browser_that_reaches_the_gateway_has_no_call_there():
+    """A form or a script of another site needs no header of its own for a function's port."""
+    finder, port = Finder(), free_port()
+    with staged({"finder": finder}, direct_ports=port) as stage:
+        url, content = f"http://127.0.0.1:{port}/", json.dumps({"image": image_of(picture_bytes(1))})
+        for said in ({"Origin": "http://evil.test"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"}):
+            answer = stage.http.post(url, content=content, headers={"Content-Type": "text/plain", **said})
+            assert (answer.status_code, answer.json()) == (403, {"message": "a web page may not call"})
+        assert finder.calls == []
+        # A person who looks for herself, and CVAT.
+        assert stage.http.get("/api/functions", headers={"Sec-Fetch-Site": "none"}).status_code == 200
+        assert stage.http.post(url, content=content).status_code == 200

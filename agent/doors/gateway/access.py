@@ -46,6 +46,9 @@ class Access:
         """The path, without the secret if that was its first part. Refused (403) for whoever may not call."""
         if self.networks and not self._is_near(address):
             raise Refused(f"the address {address} may not call", 403)
+        if "origin" in headers or headers.get("sec-fetch-site", "none") != "none":
+            # A page of any site, in a browser that reaches us, could have our models work for it.
+            raise Refused("a web page may not call", 403)
         if self.secret is None:
             return path
         first, slash, rest = path.removeprefix("/").partition("/")
