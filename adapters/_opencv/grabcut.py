@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from adapters._masks import tight_mask
+from adapters._opencv.resizing import shrunk
 from agent.contract import BadPrediction, Detection, Frame, PromptNeeds, Prompts, Rectangle
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class GrabCut:
 
         height, width = image.shape[:2]
         scale = min(1.0, math.sqrt(MOST_PIXELS / (width * height)))
-        small = np.ascontiguousarray(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
+        small = np.ascontiguousarray(shrunk(image, scale))
         high, wide = small.shape[:2]
         left, top = int(box[0] * wide / width), int(box[1] * high / height)
         right, bottom = math.ceil(box[2] * wide / width), math.ceil(box[3] * high / height)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from adapters._opencv.resizing import shrunk
 from agent.contract import Detection, Frame, Polygon, PromptNeeds, Prompts
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def _path(image: NDArray[np.uint8], start: Point, end: Point) -> list[Point]:
     part = np.ascontiguousarray(image[top:bottom, left:right])
     shrink = min(1.0, LONGEST_SIDE / max(part.shape))
     if shrink < 1:
-        part = np.asarray(cv2.resize(part, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA), np.uint8)
+        part = shrunk(part, shrink)
     high, wide = part.shape[:2]
     if high < 3 or wide < 3:
         return []

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from adapters._opencv.resizing import shrunk
 from agent.contract import BadPrediction, Frame, ModelLoadFailed, Rectangle, Shape
 
 if TYPE_CHECKING:
@@ -190,7 +191,7 @@ def _pictured(image: NDArray[np.uint8], box: Box, share: tuple[float, float]) ->
     right, bottom = min(width, int(x + (1 + _MARGIN) * wide) + 1), min(height, int(y + (1 + _MARGIN) * high) + 1)
     part = image[top + _BORDER : bottom + _BORDER, left + _BORDER : right + _BORDER]
     if (shrink := PICTURE_SIDE / max(part.shape)) < 1:
-        part = np.asarray(cv2.resize(part, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA), np.uint8)
+        part = shrunk(part, shrink)
     _, encoded = cv2.imencode(".jpg", part, [cv2.IMWRITE_JPEG_QUALITY, 90])
     return Start(b"", (x, y, wide, high), share, (left, top, right, bottom), (width, height), encoded.tobytes())
 

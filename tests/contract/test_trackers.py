@@ -232,6 +232,9 @@ def test_shapes_at_the_edge_and_tiny_frames_do_not_crash(loaded):
             assert shape is None or (0 <= shape.left < shape.right <= 320 and 0 <= shape.top < shape.bottom <= 240)
     small = Frame(0, "small", np.random.default_rng(0).integers(0, 255, (24, 24, 3), np.uint8))
     loaded.model.follow(small, loaded.model.begin(small, [Rectangle(4, 4, 20, 20)]))
+    for strip in (small.image[:1].repeat(40, axis=1), small.image[:, :1].repeat(40, axis=0)):
+        narrow = Frame(0, "narrow", strip)
+        loaded.model.begin(narrow, [Rectangle(0, 0, narrow.width, narrow.height)])
     with pytest.raises(ValueError, match="got a points, allowed: rectangle"):
         loaded.model.begin(frame, [Points((1.0, 2.0))])
 

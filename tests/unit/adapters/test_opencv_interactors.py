@@ -177,6 +177,16 @@ def test_objects_at_the_edge_and_clicks_outside(scissors):
 # ------------------------------------------------------------------------------------------------ options
 
 
+@pytest.mark.parametrize("size", [(1, 2000), (2000, 1), (1, 300_000)], ids=str)
+def test_strips_of_a_pixel_are_answered(grabcut, scissors, size):
+    height, width = size
+    strip = Frame(0, "strip", np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8))
+    segment(scissors, strip, positive=((0, 0), (width, 0), (width / 2, height / 2)))
+    for found in segment(grabcut, strip, box=Rectangle(0, 0, width, height), positive=((0, 0),)):
+        assert found.shape.bitmap.shape[0] <= height
+        assert found.shape.bitmap.shape[1] <= width
+
+
 def test_options_of_the_models_are_told_apart():
     with pytest.raises(ConfigError, match="opencv:scissors: unknown option 'rounds', allowed: none"):
         load_model("opencv:scissors", options={"rounds": 3})
