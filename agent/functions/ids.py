@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import logging
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +15,10 @@ from agent.cvat.session import Session
 from agent.errors import ConfigError
 from agent.ledger.ledger import default_path
 from agent.settings.tables import Config, ModelSettings
+
+log = logging.getLogger(__name__)
+
+Remember = Callable[[str, int | None], None]
 
 
 def state_folder(config: Config) -> Path:
@@ -46,15 +54,35 @@ class FunctionIds:
             return None
         return found.st_ino, found.st_size, found.st_mtime_ns
 
-    def remember(self, model: str, function: int | None) -> None:
-        """Keeps a model's function; None forgets it."""
+    @contextmanager
+    def held(self) -> Iterator[Remember]:
+        """Keeps the file to ourselves, on this machine, while the block runs; waits for whoever has it.
+
+        What it gives remembers a model's function; None forgets it. A process that is killed lets go of the file.
+        """
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        # The file is replaced by each change, so another one is locked; that stays, as somebody may be waiting for it.
+        path = self.file.with_name(f"{self.file.name}.lock")
+        lock = os.open(path, os.O_RDONLY | os.O_CREAT, 0o666)
+        try:
+            _wait_for(lock, path)
+            yield self._remember
+        finally:
+            os.close(lock)
+
+    def _remember(self, model: str, function: int | None) -> None:
         everything = self._read()
         mine = {**everything.get(self._scope, {}), model: function}
         everything[self._scope] = {name: number for name, number in sorted(mine.items()) if number is not None}
-        self.file.parent.mkdir(parents=True, exist_ok=True)
         new = self.file.with_suffix(f".{os.getpid()}.new")
-        new.write_text(json.dumps(everything, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        new.replace(self.file)
+        try:
+            with new.open("w", encoding="utf-8") as file:
+                file.write(json.dumps(everything, indent=2, sort_keys=True) + "\n")
+                file.flush()
+                os.fsync(file.fileno())  # nobody else knows which function stands for which model
+            new.replace(self.file)
+        finally:
+            new.unlink(missing_ok=True)
 
     def _read(self) -> dict[str, Any]:
         try:
@@ -66,3 +94,14 @@ class FunctionIds:
         if not isinstance(found, dict) or not all(isinstance(part, dict) for part in found.values()):
             raise ConfigError(f"{self.file}: it is not what `cvat-sidecar functions register` wrote")
         return found
+
+
+def _wait_for(lock: int, path: Path) -> None:
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("%s: waiting for another process, which makes or removes functions", path)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be locked: {error.strerror or error}") from error

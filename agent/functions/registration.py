@@ -13,7 +13,7 @@ from agent.cvat.functions_api import create_function, delete_function, get_funct
 from agent.cvat.session import Session, open_session
 from agent.errors import ConfigError, ModelError, ServerRefused
 from agent.functions.bodies import KINDS, NotCompatible, check_compatible, function_body, kind_of
-from agent.functions.ids import FunctionIds, state_folder
+from agent.functions.ids import FunctionIds, Remember, state_folder
 from agent.models.descriptions import Description, Descriptions
 from agent.pool.pool import ModelPool
 from agent.settings.server import ServerSettings
@@ -59,6 +59,14 @@ class Registrar:
                 yield FunctionRecord(settings.id, self._ids.of(settings), "failed", str(error))
 
     def _registered(self, settings: ModelSettings, description: Description, public: bool) -> FunctionRecord:
+        if (found := self._there(settings, description)) is not None:
+            return found
+        with self._ids.held() as remember:
+            # Another process may have made it while we waited.
+            return self._there(settings, description) or self._new(settings, description, public, remember)
+
+    def _there(self, settings: ModelSettings, description: Description) -> FunctionRecord | None:
+        """The function, if there is one. NotCompatible where it does not fit."""
         known = self._ids.of(settings)
         found = get_function(self._session, known) if known is not None else None
         if found is not None and known is not None:
@@ -77,8 +85,14 @@ class Registrar:
                 f"models {settings.id!r}: function_id: got {settings.function_id}, there is no such function;"
                 " take the key out to have one made"
             )
+        return None
+
+    def _new(
+        self, settings: ModelSettings, description: Description, public: bool, remember: Remember
+    ) -> FunctionRecord:
+        known = self._ids.of(settings)
         made = self._made(function_body(settings, description, public=public))
-        self._ids.remember(settings.id, int(made["id"]))
+        remember(settings.id, int(made["id"]))
         gone = f"it takes the place of function {known}, which was gone" if known is not None else ""
         return FunctionRecord(settings.id, int(made["id"]), "created", gone)
 
@@ -129,9 +143,12 @@ class Registrar:
                 raise ConfigError(
                     f"model {name!r}: no function of it is remembered, allowed: {', '.join(remembered) or 'none'}"
                 )
-            there = delete_function(self._session, remembered[name])
-            self._ids.remember(name, None)
-            yield FunctionRecord(name, remembered[name], "deleted" if there else "gone")
+            with self._ids.held() as remember:
+                # While we waited it may have been removed, and another made.
+                function = self._ids.remembered().get(name, remembered[name])
+                there = delete_function(self._session, function)
+                remember(name, None)
+            yield FunctionRecord(name, function, "deleted" if there else "gone")
 
     def _chosen(self, names: Sequence[str]) -> list[ModelSettings]:
         known = [settings.id for settings in self._models]

@@ -341,7 +341,8 @@ def test_somebody_who_sees_nothing(tmp_path, sandbox):
 
 def registered(folder, session, description=FACES):
     made = session.request("POST", "/api/functions", body=function_body(FACE, description, public=False)).json()
-    FunctionIds(folder / "state", session).remember("face", made["id"])
+    with FunctionIds(folder / "state", session).held() as remember:
+        remember("face", made["id"])
     return made["id"]
 
 

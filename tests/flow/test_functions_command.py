@@ -1,13 +1,18 @@
 """`cvat-sidecar functions`: made once, found again, made anew when gone, removed; each in its place."""
 
 import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from agent.cli import main
 from agent.commands import configuration
+from agent.functions.ids import FunctionIds
 from agent.sandbox import Sandbox
+from tests.support.serving import environment
 from tests.support.tasks import Client
 
 FUNCTIONS = {
@@ -109,6 +114,48 @@ def test_made_once_and_found_again(sandbox, place):
             ("interactor", 4, "created"),
             ("tracker", 3, "there"),
         ]
+
+
+def test_two_at_once_make_each_function_once(sandbox, place):
+    place.write(sandbox.url)
+    # Long enough for the other one to look in the meantime, and to see nothing.
+    sandbox.faults.add(method="POST", path="/api/functions$", delay=1.0, count=None)
+    command = [sys.executable, "-m", "agent.cli", "functions", "register", "--json", "--config", str(place.file)]
+    both = [subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [json.loads(process.communicate(timeout=100)[0]) for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    for one, other in zip(*map(rows, said), strict=True):
+        assert one[:2] == other[:2]
+        assert {one[2], other[2]} == {"created", "there"}
+    with Client(sandbox, "bot", "secret") as client:
+        there = {function["id"] for function in client.get("/api/lambda/functions").json()}
+    assert there == {row["function"] for row in said[0]}
+    assert rows(place.run("list")) == [(name, number, "there") for name, number, _ in rows(said[0])]
+
+
+def test_no_entry_is_lost_where_several_write(session, tmp_path):
+    names = [f"model-{number}" for number in range(40)]
+
+    def keep(name):
+        with FunctionIds(tmp_path / "state", session).held() as remember:
+            remember(name, int(name[6:]))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(keep, names))
+    kept = FunctionIds(tmp_path / "state", session)
+    assert kept.remembered() == {name: int(name[6:]) for name in names}
+    assert {file.name for file in (tmp_path / "state").iterdir()} == {"functions.json", "functions.json.lock"}
+
+
+def test_what_cannot_be_written_leaves_the_file_as_it_was(session, tmp_path):
+    ids = FunctionIds(tmp_path, session)
+    with ids.held() as remember:
+        remember("one", 1)
+    before = ids.file.read_bytes()
+    with ids.held() as remember, pytest.raises(TypeError):
+        remember("two", object())
+    assert ids.file.read_bytes() == before
+    assert {file.name for file in tmp_path.iterdir()} == {"functions.json", "functions.json.lock"}
 
 
 def test_what_people_read(sandbox, place):
