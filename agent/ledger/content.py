@@ -10,6 +10,7 @@ from typing import Any
 DIGITS = 2
 """Of coordinates: CVAT's own editor keeps hundredths of a pixel."""
 _KEY = "content_key"
+_LATER = "later"
 _INNER = (("elements", "label_id"), ("shapes", "frame"))
 """Parts of an annotation that have attributes of their own, and what tells one from the other."""
 
@@ -31,14 +32,22 @@ def content_key(item: Mapping[str, Any]) -> str:
 
 def same_content(sent: Mapping[str, Any], stored: Mapping[str, Any]) -> bool:
     """Whether a stored annotation is what was sent (or what its fingerprint tells of that): the same content, and the
-    attributes that were sent."""
-    return content_key(sent) == content_key(stored) and _same_attributes(sent, stored)
+    attributes that were sent. Or else what we have made of it later."""
+    return any(
+        content_key(one) == content_key(stored) and _same_attributes(one, stored)
+        for one in (sent, *(sent.get(_LATER) or ()))
+    )
 
 
 def fingerprint(item: Mapping[str, Any]) -> dict[str, Any]:
     """As much of an annotation as `content_key` and `same_content` need to know it again."""
     more = {"source": item["source"]} if "source" in item else {}
     return {_KEY: content_key(item), "label_id": item.get("label_id"), **more, **_attributes(item)}
+
+
+def changed_later(kept: Mapping[str, Any], item: Mapping[str, Any]) -> dict[str, Any]:
+    """The fingerprint of an annotation that we have changed to `item`. What it was before is kept: it may be again."""
+    return {**kept, _LATER: [*(kept.get(_LATER) or ()), fingerprint(item)]}
 
 
 def _content(item: Mapping[str, Any]) -> list[Any]:

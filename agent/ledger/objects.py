@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from agent.ledger.content import changed_later
 from agent.ledger.file import LedgerFile
-from agent.ledger.records import Made, pack_labels, unpack
+from agent.ledger.records import Made, pack, pack_labels, unpack
 
 KINDS = ("tags", "shapes", "tracks")
 RULE = "json_extract(r.options, '$.rule')"
@@ -70,6 +72,24 @@ class MadeObjects(LedgerFile):
         """Takes note that these (kind, server id) of a job are gone: nothing like them is ours any more."""
         with self._change() as db:
             self._forget(db, run, job, ids)
+
+    def note_changed(self, run: str, job: int, kind: str, items: Iterable[Mapping[str, Any]]) -> None:
+        """Takes note that a run has changed items that runs had made in a job: they are still ours."""
+        with self._change() as db:
+            found: dict[tuple[str, int], dict[int, Mapping[str, Any]]] = defaultdict(dict)
+            for item in items:
+                rows = db.execute(
+                    "SELECT run, upload, position FROM objects WHERE job = ? AND kind = ? AND server_id = ? AND run IN"
+                    " (SELECT id FROM runs WHERE server = (SELECT server FROM runs WHERE id = ?))",
+                    (job, kind, item["id"], run),
+                )
+                for row in rows.fetchall():
+                    found[row["run"], row["upload"]][row["position"]] = item
+            for place, changed in found.items():
+                payload = self._payload(*place)
+                for position, item in changed.items():
+                    payload[kind][position] = changed_later(payload[kind][position], item)
+                db.execute("UPDATE uploads SET payload = ? WHERE run = ? AND number = ?", (pack(payload), *place))
 
     def _payload(self, run: str, number: int) -> dict[str, list[dict[str, Any]]]:
         (row,) = self._rows("SELECT payload FROM uploads WHERE run = ? AND number = ?", run, number)
