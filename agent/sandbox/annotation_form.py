@@ -30,17 +30,24 @@ class TaskLabels:
     def __init__(self, state: State, task: Task) -> None:
         where = {"project_id": task.project_id} if task.project_id is not None else {"task_id": task.id}
         self.by_id: dict[int, Label] = {label.id: label for label in state.labels.where(**where)}
-        self._specs = {label.id: {a["id"] for a in label.attributes} for label in self.by_id.values()}
+        self._specs = {
+            label.id: {a["id"]: bool(a["mutable"]) for a in label.attributes} for label in self.by_id.values()
+        }
 
     def check(self, item: JSON) -> None:
-        """Refuses labels and attributes that the task does not have."""
+        """Refuses labels and attributes that the task does not have, and a track's in the wrong place.
+
+        What can change on the way stands at a track's keyframes, all else at the track.
+        """
         label_id = item["label_id"]
         if label_id not in self.by_id:
             raise Refusal(400, [f"label_id `{label_id}` is invalid"])
-        inner = [a for shape in item.get("shapes", []) for a in shape["attributes"]]
-        for attribute in [*item["attributes"], *inner]:
-            if attribute["spec_id"] not in self._specs[label_id]:
-                raise Refusal(400, [f"spec_id `{attribute['spec_id']}` is invalid"])
+        specs = self._specs[label_id]
+        outer = [(a["spec_id"], (False,) if "shapes" in item else (False, True)) for a in item["attributes"]]
+        inner = [(a["spec_id"], (True,)) for shape in item.get("shapes", []) for a in shape["attributes"]]
+        for spec_id, allowed in [*outer, *inner]:
+            if specs.get(spec_id) not in allowed:
+                raise Refusal(400, [f"spec_id `{spec_id}` is invalid"])
         for element in item.get("elements", []):
             self.check(element)
 
