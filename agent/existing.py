@@ -26,7 +26,7 @@ def shapes_by_frame(
     found: dict[int, list[Item]] = {}
     places = chain(
         ((shape["frame"], shape) for shape in annotations.get("shapes", ())),
-        *(track_shapes(track, stop) for track in annotations.get("tracks", ())),
+        *(track_shapes(track, stop, frames) for track in annotations.get("tracks", ())),
     )
     for frame, shape in places:
         if frames is None or frame in frames:
@@ -34,10 +34,12 @@ def shapes_by_frame(
     return found
 
 
-def track_shapes(track: Item, stop: int) -> Iterator[tuple[int, Item]]:
-    """The track's shape on each frame where it is visible, linear between keyframes, with the track's label."""
+def track_shapes(track: Item, stop: int, frames: Container[int] | None = None) -> Iterator[tuple[int, Item]]:
+    """The track's shape, under its label, on each frame (of `frames`) where it is visible; linear between keyframes."""
     for first, last, start, end in _visible(track, stop):
         for frame in range(first, last + 1):
+            if frames is not None and frame not in frames:
+                continue
             yield frame, {**start, **_between(start, end, frame), "frame": frame, "label_id": track["label_id"]}
 
 

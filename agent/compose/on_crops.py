@@ -63,7 +63,8 @@ class AttributeStep(_OnCrops):
     ) -> tuple[Detection, list[Detection]]:
         if (best := _best_tag(seen)) is None:
             return detection, []
-        return replace(detection, attributes={**detection.attributes, self.wish.attribute: best.label}), []
+        attributes = {**detection.attributes, self.wish.attribute: best.label}
+        return replace(detection, attributes=attributes, score=self.wish.score_after(detection, best)), []
 
 
 class LabelStep(_OnCrops):
@@ -77,8 +78,9 @@ class LabelStep(_OnCrops):
     def change(
         self, detection: Detection, seen: Sequence[Detection], left: int, top: int
     ) -> tuple[Detection, list[Detection]]:
-        best = _best_tag(seen)
-        return (detection if best is None else replace(detection, label=best.label)), []
+        if (best := _best_tag(seen)) is None:
+            return detection, []
+        return replace(detection, label=best.label, score=self.wish.score_after(detection, best)), []
 
 
 class DetectionsStep(_OnCrops):

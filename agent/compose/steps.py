@@ -34,8 +34,13 @@ class Step(Protocol):
     ) -> list[list[Detection]]: ...
 
 
-def open_step(parts: Parts, wish: Mapping[str, Any], option: str, labels: Sequence[Label]) -> Step:
-    """The step that a table describes; ConfigError where it makes no sense with the labels found before it."""
+def open_step(
+    parts: Parts, wish: Mapping[str, Any], option: str, labels: Sequence[Label], *, scored: bool = False
+) -> Step:
+    """The step that a table describes; ConfigError where it makes no sense with the labels found before it.
+
+    `scored`: a classifier's score takes the place of the detection's.
+    """
     place = f"{parts.owner}: option {option!r}"
     gives = wish.get("gives")
     if gives not in STEPS:
@@ -51,7 +56,8 @@ def open_step(parts: Parts, wish: Mapping[str, Any], option: str, labels: Sequen
     attribute = wish.get("attribute", "text" if gives == "text" else "")
     if gives in ("attribute", "text") and (not isinstance(attribute, str) or not attribute):
         raise ConfigError(f"{place}: attribute: got {attribute!r}, allowed: the name of an attribute")
-    return STEPS[gives](Wish(place, part, gives, None if own is None else frozenset(own), attribute, float(margin)))
+    wanted = None if own is None else frozenset(own)
+    return STEPS[gives](Wish(place, part, gives, wanted, attribute, float(margin), scored))
 
 
 STEPS: dict[str, Callable[[Wish], Step]] = {

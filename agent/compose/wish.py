@@ -19,12 +19,17 @@ class Wish:
     labels: frozenset[str] | None
     attribute: str
     margin: float
+    scored: bool = False
+    """Whether the score of an answer takes the place of the detection's."""
 
     def wants(self, detection: Detection) -> bool:
         return detection.shape is not None and (self.labels is None or detection.label in self.labels)
 
     def concerns(self, label: Label) -> bool:
         return label.type != "tag" and (self.labels is None or label.name in self.labels)
+
+    def score_after(self, detection: Detection, answer: Detection) -> float | None:
+        return answer.score if self.scored else detection.score
 
 
 def with_attribute(label: Label, attribute: Attribute, wish: Wish) -> Label:

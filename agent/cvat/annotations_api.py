@@ -16,6 +16,16 @@ def get_annotations(session: Session, job: int) -> dict[str, Any]:
     return found
 
 
+def alike(one: Annotations, other: Annotations) -> bool:
+    """Whether two annotations say the same; the server gives the attributes of tracks in no order of their own."""
+    return _in_order(one) == _in_order(other)
+
+
+def _in_order(item: Annotations) -> dict[str, Any]:
+    inner = {part: [_in_order(one) for one in item[part]] for part in ("shapes", "elements") if part in item}
+    return {**item, **inner, "attributes": sorted(item.get("attributes", ()), key=lambda one: int(one["spec_id"]))}
+
+
 def create(session: Session, job: int, data: Annotations) -> dict[str, Any]:
     """Adds annotations to a job; answers with them and their ids. Not repeatable."""
     return _patch(session, job, "create", data, repeatable=False)

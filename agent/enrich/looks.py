@@ -1,11 +1,12 @@
-"""Shapes of a task's jobs, looked at on their frames."""
+"""Shapes and tracks of a task's jobs, looked at on their frames."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,95 +14,47 @@ from agent.compose.parts import Part, Parts
 from agent.compose.steps import Step, open_step
 from agent.compose.wish import rectangle_of
 from agent.contract import Context, Detection, Frame
-from agent.cvat.annotations_api import get_annotations
 from agent.cvat.frames import ChunkFrames
 from agent.cvat.session import Session
-from agent.cvat.uploads import untouched
-from agent.cvat.work import JobWork, TaskWork
+from agent.cvat.work import TaskWork
 from agent.enrich.identities import identities
+from agent.enrich.places import ON_FRAMES, EnrichOptions, JobPlaces, Place
 from agent.enrich.shapes import ShapeBook, check_attribute, check_room, check_values, model_label
-from agent.errors import BadRequest, RequestCancelled
-from agent.labels.names import meant
-from agent.ledger.ledger import Ledger
+from agent.errors import RequestCancelled
+from agent.existing import occupied_frames
 from agent.models.loading import wrong_kind
 from agent.predict import describe
 from agent.report import RunReport
 from agent.runs.surroundings import Surroundings
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 AT_ONCE = 8
 """Frames that are looked at together."""
 
 
-@dataclass(frozen=True, slots=True)
-class EnrichOptions:
-    """Which shapes are looked at, and what for."""
-
-    model: str
-    gives: str
-    """One of the steps of a chain, or `identity`."""
-    attribute: str = ""
-    labels: tuple[str, ...] = ()
-    """Task labels; none means all."""
-    of: str = "own"
-    """own: what this program made and nobody has changed; auto: all that models made; all: everything."""
-    margin: float = 0.0
-    max_distance: float = 0.4
-    """Of identities: the cosine distance up to which two are the same one."""
-    quality: str = "compressed"
-    into: str = ""
-    """The task's label of masks and skeletons; without it, that of the rectangle."""
-
-
-@dataclass(slots=True)
-class JobShapes:
-    """A job, what it held, and the shapes to look at by frame."""
-
-    work: JobWork
-    stored: Mapping[str, Any]
-    shapes: dict[int, list[Mapping[str, Any]]]
-
-
-Looked = tuple[JobShapes, Mapping[str, Any], Detection, Detection, tuple[int, int]]
-"""A shape of a job before and after the look, and its frame's size."""
-
-
-def read_job(session: Session, ledger: Ledger, part: TaskWork, job: JobWork, options: EnrichOptions) -> JobShapes:
-    names = {label.name: label.id for label in part.labels}
-    if unknown := [name for name in options.labels if name not in names]:
-        near = meant(unknown[0], list(names))
-        raise BadRequest(f"task {part.task_id}: it has no label {unknown[0]!r}{near}")
-    stored = get_annotations(session, job.id)
-    shapes: Sequence[Mapping[str, Any]] = stored["shapes"]
-    if options.of == "own":
-        made = ledger.made(job=job.id, server=session.url)
-        shapes = untouched(made, stored, ledger.known_ids(job.id, session.url))[0]["shapes"]
-    elif options.of == "auto":
-        shapes = [shape for shape in shapes if shape.get("source") == "auto"]
-    wanted = {names[name] for name in options.labels} or set(names.values())
-    found = JobShapes(job, stored, {})
-    for shape in shapes:
-        if shape["label_id"] in wanted and job.start <= shape["frame"] <= job.stop:
-            found.shapes.setdefault(shape["frame"], []).append(shape)
-    return found
+Looked = tuple[JobPlaces, Place, Detection, Detection, tuple[int, int]]
+"""A place in a job before and after the look (the same where nothing was found), and its frame's size."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The shapes of a task, and the loaded model that is to look at them."""
+    """What of a task is looked at, and the loaded model that is to do it."""
 
     work: TaskWork
-    jobs: Sequence[JobShapes]
+    jobs: Sequence[JobPlaces]
     book: ShapeBook
     by: Step | Part
     """A step of a chain, or the reidentifier."""
 
 
 def prepare(
-    part: TaskWork, jobs: Sequence[JobShapes], options: EnrichOptions, parts: Parts, params: Mapping[str, Any]
+    part: TaskWork, jobs: Sequence[JobPlaces], options: EnrichOptions, parts: Parts, params: Mapping[str, Any]
 ) -> Ready:
     """Opens the model for a task. SidecarError where the model, or the task's labels, cannot be used for that."""
     labels, place = [model_label(label) for label in part.labels], f"task {part.task_id}"
-    used = {shape["label_id"] for job in jobs for shapes in job.shapes.values() for shape in shapes}
+    used = {place.shape["label_id"] for job in jobs for places in job.places.values() for place in places}
     looked_at = [label for label in part.labels if label.id in used]
     if options.gives == "identity":
         check_attribute(part.labels, options.labels, options.attribute, place)
@@ -110,15 +63,15 @@ def prepare(
             raise wrong_kind(options.model, reidentifier.loaded.kind, "reid")
         check_values(looked_at, options.attribute, ("1", "2", "3"), place)
         return Ready(part, jobs, ShapeBook(part.labels, labels, replaces=False), reidentifier)
-    replaces = options.gives in ("mask", "skeleton")
+    replaces = options.gives in ON_FRAMES
     if replaces and not options.into:
         check_room(looked_at, options.gives, place)
     wish: dict[str, Any] = {"model": options.model, "gives": options.gives, "margin": options.margin, "options": params}
     wish |= {"labels": list(options.labels)} if options.labels else {}
     wish |= {"attribute": options.attribute} if options.attribute else {}
-    step = open_step(parts, wish, f"--gives {options.gives}", labels)
-    if options.gives in ("attribute", "text"):
-        check_attribute(part.labels, options.labels, options.attribute or "text", place)
+    step = open_step(parts, wish, f"--gives {options.gives}", labels, scored=True)
+    if options.fills:
+        check_attribute(part.labels, options.labels, options.fills, place)
     if options.gives == "attribute":
         check_values(looked_at, options.attribute, [label.name for label in step.part.labels], place)
     after = step.labels_after(labels)
@@ -131,14 +84,14 @@ def prepare(
 def look(
     session: Session, ready: Ready, options: EnrichOptions, around: Surroundings, report: RunReport
 ) -> list[Looked]:
-    """What the model makes of each shape of a task."""
+    """What the model makes of each shape of a task, and of each track on each of the frames that it is looked at on."""
     if isinstance(ready.by, Part):
         return _identified(session, ready.book, ready.jobs, options, ready.by, around, report)
     return list(_stepped(session, ready.book, ready.jobs, ready.by, options, around, report))
 
 
 def _stepped(
-    session: Session, book: ShapeBook, jobs: Sequence[JobShapes], step: Step, options: EnrichOptions,
+    session: Session, book: ShapeBook, jobs: Sequence[JobPlaces], step: Step, options: EnrichOptions,
     around: Surroundings, report: RunReport,
 ) -> Iterator[Looked]:  # fmt: skip
     for batch in _batches(_frames(session, jobs, options, around, report), AT_ONCE):
@@ -146,44 +99,75 @@ def _stepped(
         after = step.look([frame for _, frame in batch], before, Context())
         for (job, frame), found in zip(batch, after, strict=True):
             known = _detections(book, job, frame.index)
-            # What a step adds comes after what it was given; here only that is asked for.
-            for (shape, one), other in zip(known, found[: len(known)], strict=True):
-                unchanged = one.shape == other.shape and one.label == other.label and one.attributes == other.attributes
-                yield job, shape, one, one if unchanged else other, (frame.width, frame.height)
+            # What a step adds comes after what it was given; here only that is asked for. What it says nothing of is
+            # the very detection that it was given.
+            for (place, one), other in zip(known, found[: len(known)], strict=True):
+                yield job, place, one, other, (frame.width, frame.height)
 
 
 def _identified(
-    session: Session, book: ShapeBook, jobs: Sequence[JobShapes], options: EnrichOptions, part: Part,
+    session: Session, book: ShapeBook, jobs: Sequence[JobPlaces], options: EnrichOptions, part: Part,
     around: Surroundings, report: RunReport,
 ) -> list[Looked]:  # fmt: skip
-    seen: list[tuple[JobShapes, Mapping[str, Any], Detection, tuple[int, int]]] = []
-    looks: list[Any] = []
+    seen: list[tuple[JobPlaces, Place, Detection, tuple[int, int]]] = []
+    looks: dict[_Key, list[NDArray[np.float32]]] = defaultdict(list)
+    frames: dict[_Key, list[tuple[int, ...]]] = {}
     for job, frame in _frames(session, jobs, options, around, report):
         known = _detections(book, job, frame.index)
         boxes = [rectangle_of(found, frame, options.margin) for _, found in known]
         if boxes:
-            looks += list(part.call(partial(describe, frame=frame, rectangles=boxes, name=part.name)))
-            seen += [(job, shape, found, (frame.width, frame.height)) for shape, found in known]
-    numbers = identities(
-        np.array(looks, np.float32), [_place(job, shape) for job, shape, _, _ in seen], options.max_distance
-    )
-    report.notes.append(f"identities  {len(set(numbers))} in {len(numbers)} shapes")
+            described = part.call(partial(describe, frame=frame, rectangles=boxes, name=part.name))
+            for (place, found), look in zip(known, described, strict=True):
+                key = _key(job, place)
+                looks[key].append(look)
+                if key not in frames:
+                    frames[key] = _frames_of(job, place)
+                seen.append((job, place, found, (frame.width, frame.height)))
+    means = np.array([_mean(own) for own in looks.values()], np.float32)
+    numbers = identities(means, list(frames.values()), options.max_distance)
+    number_of = dict(zip(looks, numbers, strict=True))
+    tracks = sum(kind == "tracks" for _, kind, _ in looks)
+    and_tracks = f" and {tracks} tracks" if tracks else ""
+    report.notes.append(f"identities  {len(set(numbers))} in {len(numbers) - tracks} shapes{and_tracks}")
     return [
-        (job, shape, found, replace(found, attributes={options.attribute: str(number)}), size)
-        for (job, shape, found, size), number in zip(seen, numbers, strict=True)
+        (job, place, found, replace(found, attributes={options.attribute: str(number_of[_key(job, place)])}), size)
+        for job, place, found, size in seen
     ]
 
 
-def _place(job: JobShapes, shape: Mapping[str, Any]) -> int:
-    """Names a frame of a job: nobody is twice on one, but two jobs that share a frame may hold the same one."""
-    return int(job.work.id) * 10**8 + int(shape["frame"])
+_Key = tuple[int, str, int]
+"""Job, kind and id."""
+
+
+def _key(job: JobPlaces, place: Place) -> _Key:
+    return (
+        (job.work.id, "shapes", place.shape["id"])
+        if place.track is None
+        else (job.work.id, "tracks", place.track["id"])
+    )
+
+
+def _frames_of(job: JobPlaces, place: Place) -> list[tuple[int, ...]]:
+    """Where a thing is: nobody is twice on a frame. But two jobs that share one may hold the same thing, and so may
+    shapes and the tracks that were made of them."""
+    _, kind, _ = key = _key(job, place)
+    frames = (
+        {place.shape["frame"]} if place.track is None else occupied_frames({"tracks": [place.track]}, job.work.stop)
+    )
+    return [(key[0], kind == "tracks", frame) for frame in frames]
+
+
+def _mean(looks: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Of unit length, as each of them."""
+    mean = np.mean(looks, axis=0)
+    return np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-9), np.float32)
 
 
 def _frames(
-    session: Session, jobs: Sequence[JobShapes], options: EnrichOptions, around: Surroundings, report: RunReport
-) -> Iterator[tuple[JobShapes, Frame]]:
-    """The frames that have shapes to look at, job by job; those that cannot be read are reported."""
-    places = [(job, frame) for job in jobs for frame in sorted(job.shapes)]
+    session: Session, jobs: Sequence[JobPlaces], options: EnrichOptions, around: Surroundings, report: RunReport
+) -> Iterator[tuple[JobPlaces, Frame]]:
+    """The frames that have something to look at, job by job; those that cannot be read are reported."""
+    places = [(job, frame) for job in jobs for frame in sorted(job.places)]
     with ChunkFrames(session, quality=options.quality, wanted=around.the_lease().wanted) as source:
         for (job, number), frame in zip(places, source.read([(j.work, n) for j, n in places]), strict=True):
             if around.stop.is_set():
@@ -196,13 +180,13 @@ def _frames(
             around.progress(report.done, report.total)
 
 
-def _detections(book: ShapeBook, job: JobShapes, frame: int) -> list[tuple[Mapping[str, Any], Detection]]:
-    found = ((shape, book.detection(shape)) for shape in job.shapes.get(frame, ()))
-    return [(shape, detection) for shape, detection in found if detection is not None]
+def _detections(book: ShapeBook, job: JobPlaces, frame: int) -> list[tuple[Place, Detection]]:
+    found = ((place, book.detection(place.shape)) for place in job.places.get(frame, ()))
+    return [(place, detection) for place, detection in found if detection is not None]
 
 
-def _batches(items: Iterator[tuple[JobShapes, Frame]], size: int) -> Iterator[list[tuple[JobShapes, Frame]]]:
-    batch: list[tuple[JobShapes, Frame]] = []
+def _batches(items: Iterator[tuple[JobPlaces, Frame]], size: int) -> Iterator[list[tuple[JobPlaces, Frame]]]:
+    batch: list[tuple[JobPlaces, Frame]] = []
     for item in items:
         batch.append(item)
         if len(batch) == size:

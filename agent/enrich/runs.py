@@ -1,8 +1,8 @@
-"""A run of `enrich` from beginning to end: shapes read, looked at on their frames, changed in their jobs."""
+"""A run of `enrich` from beginning to end: shapes and tracks read, looked at on their frames, changed in their jobs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from typing import Any
@@ -12,8 +12,10 @@ from agent.cvat.annotations_api import get_annotations, update
 from agent.cvat.session import Session
 from agent.cvat.uploads import JobUploads
 from agent.cvat.work import find_work
-from agent.enrich.looks import EnrichOptions, JobShapes, Looked, Ready, look, prepare, read_job
+from agent.enrich.looks import Looked, Ready, look, prepare
+from agent.enrich.places import ON_FRAMES, EnrichOptions, JobPlaces, read_job
 from agent.enrich.shapes import Changes, check_attribute
+from agent.enrich.votes import Look, note_track
 from agent.errors import BadRequest
 from agent.ledger.backups import write_backup
 from agent.ledger.ledger import Ledger
@@ -26,13 +28,14 @@ from agent.runs.surroundings import Surroundings
 MODEL = "enrich"
 """What the ledger calls the model of such a run, before the name of the real one."""
 PER_UPDATE = 500
+"""Shapes; and of tracks, so many that they have this many keyframes."""
 
 
 def enrich_target(
     target: Target, options: EnrichOptions, around: Surroundings, *, device: str, params: Mapping[str, Any],
     opener: Opener, dry_run: bool = False,
 ) -> RunReport:  # fmt: skip
-    """Looks again at the shapes of a task, a job or a project; BadRequest where there are none."""
+    """Looks again at the shapes and tracks of a task, a job or a project; BadRequest where there are none."""
     with ExitStack() as stack:
         session = stack.enter_context(around.open())
         ledger = stack.enter_context(Ledger(around.ledger))
@@ -41,32 +44,44 @@ def enrich_target(
         report = RunReport(looked="looked at", made="changed", dry=dry_run)
         work = find_work(session, target)
         jobs = {part.task_id: [read_job(session, ledger, part, job, options) for job in part.jobs] for part in work}
-        report.total = sum(len(job.shapes) for found in jobs.values() for job in found)
-        tracks = sum(len(job.stored.get("tracks", ())) for found in jobs.values() for job in found)
-        what = "1 track is" if tracks == 1 else f"{tracks} tracks are"
-        unseen = f"{what} not looked at: enrich rectangles first, and link them then" if tracks else ""
-        if not report.total:
-            more = " that this program made and nobody changed (--of auto or all: more)" if options.of == "own" else ""
-            raise BadRequest(f"{target}: it holds no shapes to look at{more}{unseen and '; '}{unseen}")
-        if unseen:
-            report.notes.append(f"note        {unseen}")
+        _count([job for found in jobs.values() for job in found], target, options, report)
         for part in work:
-            if wanted := options.attribute or ("text" if options.gives == "text" else ""):
-                check_attribute(part.labels, options.labels, wanted, f"task {part.task_id}")
+            if options.fills:
+                check_attribute(part.labels, options.labels, options.fills, f"task {part.task_id}")
         # What cannot be done is told before a run of it is remembered.
         ready = [prepare(part, jobs[part.task_id], options, parts, params) for part in work]
         if not dry_run:
             report.run = ledger.begin(
                 server=session.url, user=session.user, target=str(target), model=f"{MODEL} {options.model}",
                 model_version=options.gives, options=asdict(options),
-                frames={job.work.id: sorted(job.shapes) for found in jobs.values() for job in found if job.shapes},
+                frames={job.work.id: sorted(job.places) for found in jobs.values() for job in found if job.places},
             )  # fmt: skip
             stack.enter_context(ledger.hold(report.run))
         around.started(report.run, ())
         with around.concluding(report, ledger):
             for one in ready:
-                _change(session, ledger, one, look(session, one, options, around, report), around, report)
+                _change(session, ledger, one, look(session, one, options, around, report), options, around, report)
         return report
+
+
+def _count(jobs: Sequence[JobPlaces], target: Target, options: EnrichOptions, report: RunReport) -> None:
+    """Tells what there is to look at, and what is left alone. BadRequest where there is nothing."""
+    report.total = sum(len(job.places) for job in jobs)
+    tracks, unseen = sum(len(job.stored.get("tracks", ())) for job in jobs), ""
+    if tracks and options.gives in ON_FRAMES:
+        what = "1 track is" if tracks == 1 else f"{tracks} tracks are"
+        unseen = f"{what} not looked at: a {options.gives} takes the place of a shape on one frame, not of a track"
+    if not report.total:
+        what = "shapes" if options.gives in ON_FRAMES else "shapes or tracks"
+        more = " that this program made and nobody changed (--of auto or all: more)" if options.of == "own" else ""
+        raise BadRequest(f"{target}: it holds no {what} to look at{more}{unseen and '; '}{unseen}")
+    if unseen:
+        report.notes.append(f"note        {unseen}")
+    places = [(job.work.id, place) for job in jobs for places in job.places.values() for place in places]
+    if looked_at := {(job, place.track["id"]) for job, place in places if place.track is not None}:
+        shapes = sum(place.track is None for _, place in places)
+        each = "1 track" if len(looked_at) == 1 else f"{len(looked_at)} tracks"
+        report.notes.append(f"looked at   {shapes} shapes, and {each} in {len(places) - shapes} places")
 
 
 def _once(opener: Opener, stack: ExitStack) -> Opener:
@@ -84,17 +99,15 @@ def _once(opener: Opener, stack: ExitStack) -> Opener:
 
 
 def _change(
-    session: Session, ledger: Ledger, ready: Ready, looked: list[Looked], around: Surroundings, report: RunReport
-) -> None:
+    session: Session, ledger: Ledger, ready: Ready, looked: list[Looked], options: EnrichOptions,
+    around: Surroundings, report: RunReport,
+) -> None:  # fmt: skip
     names = {label.id: label.name for label in ready.work.labels}
-    by_job: dict[int, tuple[JobShapes, Changes]] = {}
-    for job, shape, before, after, size in looked:
-        changes = by_job.setdefault(job.work.id, (job, Changes()))[1]
-        ready.book.note(changes, shape, before, after, size)
-    for number, (job, changes) in by_job.items():
+    for number, (job, changes) in _changes(ready, looked, options).items():
         stored = get_annotations(session, number)
-        changes.leave_out_changed(job.stored["shapes"], stored["shapes"])
-        report.annotations.update(names[item["label_id"]] for item in (*changes.updated, *changes.created))
+        changes.leave_out_changed(job.stored, stored)
+        changed = (*changes.updated, *changes.tracks, *changes.created)
+        report.annotations.update(names[item["label_id"]] for item in changed)
         report.refused.update(changes.left)
         if report.run is None or not changes:
             report.removed += len(changes.replaced)
@@ -102,10 +115,43 @@ def _change(
         backup = write_backup(ledger.path, session.url, number, stored)
         ledger.note_backup(report.run, backup)
         report.notes.append(f"backup      job {number}: {backup}")
-        for start in range(0, len(changes.updated), PER_UPDATE):
-            update(session, number, {"shapes": changes.updated[start : start + PER_UPDATE]})
+        for kind, items in (("shapes", changes.updated), ("tracks", changes.tracks)):
+            for some in _portions(items):
+                update(session, number, {kind: some})
+                ledger.note_changed(report.run, number, kind, [item for item in some if (kind, item["id"]) in job.own])
         if changes.replaced:
             _recreate(session, ledger, report, number, changes, around)
+
+
+def _changes(ready: Ready, looked: Iterable[Looked], options: EnrichOptions) -> dict[int, tuple[JobPlaces, Changes]]:
+    """By job, what is to happen to it."""
+    by_job: dict[int, tuple[JobPlaces, Changes]] = {}
+    tracks: dict[tuple[int, int], tuple[Mapping[str, Any], list[Look]]] = {}
+    for job, place, before, after, size in looked:
+        changes = by_job.setdefault(job.work.id, (job, Changes()))[1]
+        if place.track is None:
+            ready.book.note(changes, place.shape, before, after, size)
+        else:
+            _, looks = tracks.setdefault((job.work.id, place.track["id"]), (place.track, []))
+            looks.append(Look(place.shape["frame"], before, after))
+    for (number, _), (track, looks) in tracks.items():
+        note_track(ready.book, by_job[number][1], track, looks, options)
+    return by_job
+
+
+def _portions(items: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """As many at once as the server takes in good time."""
+    some: list[dict[str, Any]] = []
+    weight = 0
+    for item in items:
+        own = sum(len(part.get("shapes", ())) for part in (item, *item.get("elements", ()))) or 1
+        if some and weight + own > PER_UPDATE:
+            yield some
+            some, weight = [], 0
+        some.append(item)
+        weight += own
+    if some:
+        yield some
 
 
 def _recreate(

@@ -9,6 +9,7 @@ from typing import Any
 
 from agent.annotations import OutputOptions, encode
 from agent.contract import Attribute, Detection, Label, Rectangle
+from agent.cvat.annotations_api import alike
 from agent.domain import TaskAttribute, TaskLabel
 from agent.errors import BadRequest, LabelMismatch
 from agent.filters import stored_bounds
@@ -31,25 +32,36 @@ class Changes:
     """Shapes with the ids that they have."""
     replaced: list[tuple[int, list[dict[str, Any]]]] = field(default_factory=list)
     """Ids of shapes, and those that take their place."""
+    tracks: list[dict[str, Any]] = field(default_factory=list)
+    """Those that are updated, with the ids that they have."""
     left: Counter[str] = field(default_factory=Counter)
-    """Shapes that stay as they were, by reason."""
+    """Shapes and tracks that stay as they were, by reason."""
 
     def __bool__(self) -> bool:
-        return bool(self.updated or self.replaced)
+        return bool(self.updated or self.replaced or self.tracks)
 
     @property
     def created(self) -> list[dict[str, Any]]:
         return [shape for _, shapes in self.replaced for shape in shapes]
 
-    def leave_out_changed(self, before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> None:
-        """Leaves what somebody has changed or removed, since it was looked at, as it is."""
-        then, fresh = ({shape["id"]: shape for shape in shapes} for shapes in (before, now))
-        same = {number for number, shape in then.items() if fresh.get(number) == shape}
-        kept = [shape for shape in self.updated if shape["id"] in same]
-        replaced = [pair for pair in self.replaced if pair[0] in same]
-        if gone := len(self.updated) - len(kept) + len(self.replaced) - len(replaced):
+    def leave_out_changed(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+        """Leaves what somebody has changed or removed in the job, since it was looked at, as it is."""
+        count = self._count()
+        shapes, tracks = (_unchanged(before.get(kind, ()), now.get(kind, ())) for kind in ("shapes", "tracks"))
+        self.updated = [shape for shape in self.updated if shape["id"] in shapes]
+        self.replaced = [pair for pair in self.replaced if pair[0] in shapes]
+        self.tracks = [track for track in self.tracks if track["id"] in tracks]
+        if gone := count - self._count():
             self.left["somebody changed it meanwhile"] += gone
-        self.updated, self.replaced = kept, replaced
+
+    def _count(self) -> int:
+        return len(self.updated) + len(self.replaced) + len(self.tracks)
+
+
+def _unchanged(before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> set[int]:
+    """The ids of what is still as it was."""
+    fresh = {item["id"]: item for item in now}
+    return {item["id"] for item in before if item["id"] in fresh and alike(fresh[item["id"]], item)}
 
 
 class ShapeBook:
@@ -84,21 +96,35 @@ class ShapeBook:
         if self._replaces and after.shape is not before.shape:
             self._replace(changes, shape, after, size)
             return
-        label = self._ids.get(after.label)
+        label = self.label(after.label, shape["label_id"], shape["type"], changes)
         if label is None:
-            changes.left[f"the task has no label {after.label!r}"] += 1
             return
-        attributes = (
-            {a["spec_id"]: a["value"] for a in shape.get("attributes", ())} if label.id == shape["label_id"] else {}
-        )
-        for name, value in after.attributes.items():
-            if (found := self._value(label, name, value, changes)) is not None:
-                attributes[found[0]] = found[1]
-        new = {**shape, "label_id": label.id, "attributes": [{"spec_id": k, "value": v} for k, v in attributes.items()]}
+        said = {name: self.value(label, name, value, changes) for name, value in after.attributes.items()}
+        old = shape if label.id == shape["label_id"] else {**shape, "label_id": label.id, "attributes": []}
+        new = with_values(old, {a.id: known for a in label.attributes if (known := said.get(a.name)) is not None})
         if new != shape:
             changes.updated.append(new)
 
-    def _value(self, label: TaskLabel, name: str, value: str, changes: Changes) -> tuple[int, str] | None:
+    def label(self, name: str, now: int, kind: str, changes: Changes) -> TaskLabel | None:
+        """The label that something of that kind, under the label with the id `now`, is to have; None where it may not.
+
+        What keeps it from that is noted.
+        """
+        label = self._ids.get(name)
+        if label is None:
+            changes.left[f"the task has no label {name!r}"] += 1
+        elif label.id == now:
+            return label
+        elif kind == "skeleton":
+            changes.left["the points of a skeleton are its label's, which it keeps"] += 1
+        elif not compatible(kind, label.type):
+            changes.left[f"label {name!r} takes no {kind}"] += 1
+        else:
+            return label
+        return None
+
+    def value(self, label: TaskLabel, name: str, value: str, changes: Changes) -> str | None:
+        """The value as the label's attribute of that name takes it; None, and noted why, where it does not."""
         attribute = attribute_of(label, name)
         if attribute is None:
             changes.left[f"label {label.name!r} has no attribute {name!r}"] += 1
@@ -106,8 +132,7 @@ class ShapeBook:
         known, why = valid_value(attribute, value)
         if known is None:
             changes.left[f"{name}: {why}"] += 1
-            return None
-        return attribute.id, known
+        return known
 
     def _replace(self, changes: Changes, shape: Mapping[str, Any], after: Detection, size: tuple[int, int]) -> None:
         assert self._match is not None
@@ -124,6 +149,12 @@ class ShapeBook:
         own = {} if any(item["label_id"] != shape["label_id"] for item in made.shapes) else shape.get("attributes", [])
         new = [{**item, **kept, "attributes": item["attributes"] or list(own)} for item in made.shapes]
         changes.replaced.append((shape["id"], new))
+
+
+def with_values(item: Mapping[str, Any], values: Mapping[int, str]) -> dict[str, Any]:
+    """A shape, track or keyframe with these values of its attributes, by their ids."""
+    known = {a["spec_id"]: a["value"] for a in item.get("attributes", ())} | dict(values)
+    return {**item, "attributes": [{"spec_id": spec, "value": value} for spec, value in known.items()]}
 
 
 def attribute_of(label: TaskLabel, name: str) -> TaskAttribute | None:

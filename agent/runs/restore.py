@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agent.cvat.annotations_api import create, get_annotations, update
+from agent.cvat.annotations_api import alike, create, get_annotations, update
 from agent.cvat.session import Session, open_session
 from agent.errors import ServerUnavailable
 from agent.ledger.backups import Backup, read_backup
@@ -18,6 +18,8 @@ from agent.runs.surroundings import check_server
 from agent.settings.server import ServerSettings
 
 ITEMS_PER_CALL = 500
+TRACKS_PER_CALL = 20
+"""Which may have many keyframes."""
 
 
 @dataclass(slots=True)
@@ -44,7 +46,8 @@ def restore_backup(file: Path, server: ServerSettings, *, values: bool = False) 
     """Creates what a backup of a job holds and the job does not; nothing is removed.
 
     What is there under its old id, changed or not, and what is there with the same content stays as it is. So it can be
-    called again after it broke off. `values`: shapes under their old ids get their old labels and attributes back.
+    called again after it broke off. `values`: shapes and tracks under their old ids get their old labels and attributes
+    back.
     """
     backup = read_backup(file)
     with open_session(server.for_run_at(backup.server)) as session:
@@ -77,15 +80,29 @@ def _restore(session: Session, backup: Backup, file: Path) -> RestoreResult:
 
 
 def _restore_values(session: Session, backup: Backup, result: RestoreResult) -> None:
-    kept = {item["id"]: item for item in backup.annotations.get("shapes") or []}
-    changed = []
-    for item in get_annotations(session, backup.job)["shapes"]:
-        old = kept.get(item["id"])
-        if old is not None and any(old.get(key) != item.get(key) for key in ("label_id", "attributes")):
-            changed.append({**item, "label_id": old["label_id"], "attributes": old["attributes"]})
-    for start in range(0, len(changed), ITEMS_PER_CALL):
-        update(session, backup.job, {"shapes": changed[start : start + ITEMS_PER_CALL]})
-    result.changed = len(changed)
+    stored = get_annotations(session, backup.job)
+    for kind, at_once in (("shapes", ITEMS_PER_CALL), ("tracks", TRACKS_PER_CALL)):
+        kept = {item["id"]: item for item in backup.annotations.get(kind) or []}
+        pairs = [(item, _with_values_of(kept[item["id"]], item)) for item in stored[kind] if item["id"] in kept]
+        changed = [old for item, old in pairs if not alike(old, item)]
+        for start in range(0, len(changed), at_once):
+            update(session, backup.job, {kind: changed[start : start + at_once]})
+        result.changed += len(changed)
+
+
+def _with_values_of(old: Mapping[str, Any], item: Mapping[str, Any]) -> dict[str, Any]:
+    """What is there now, with the label and the attributes that it had; a track also at its keyframes."""
+    restored = {**item, "label_id": old["label_id"], "attributes": old["attributes"]}
+    if "shapes" in item:
+        restored["shapes"] = [{**shape, "attributes": _values_at(old, shape["frame"])} for shape in item["shapes"]]
+    return restored
+
+
+def _values_at(track: Mapping[str, Any], frame: int) -> Any:
+    """What a track's keyframes say of the attributes on a frame: they hold until the next one, and before the first."""
+    keyframes: list[dict[str, Any]] = sorted(track["shapes"], key=lambda shape: int(shape["frame"]))
+    until = [shape for shape in keyframes if shape["frame"] <= frame]
+    return (until or keyframes)[-1 if until else 0]["attributes"]
 
 
 def _missing(kept: list[dict[str, Any]], stored: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -48,7 +48,7 @@ def undo_run(run: str, server: ServerSettings, ledger: Path | None, *, changed_t
             check_server(session, record.server, f"run {record.id}: it went to")
             if record.command == "enrich" and record.model_version in VALUES:
                 raise BadRequest(
-                    f"run {record.id}: it changed values of shapes that were there; `runs restore --values` brings the"
+                    f"run {record.id}: it changed values of what was there; `runs restore --values` brings the"
                     " old ones back from its backups, which `runs show` names"
                 )
             if record.status == "undone" and not changed_too:

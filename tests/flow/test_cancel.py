@@ -208,7 +208,7 @@ class TestCommandLine:
 
     def test_enrich(self, sandbox, session, silence, model):
         from agent.compose.named import opener_for
-        from agent.enrich.looks import EnrichOptions
+        from agent.enrich.places import EnrichOptions
         from agent.enrich.runs import enrich_target
 
         task = make_image_task(session, count=8, labels=[{"name": "thing"}])

@@ -8,10 +8,10 @@ import pytest
 from click.testing import CliRunner
 
 from agent.cli import command
-from agent.contract import Detection, Keypoint, Label, Skeleton
+from agent.contract import Detection, Keypoint, Label, Mask, PromptNeeds, Skeleton
 from agent.cvat.annotations_api import create, get_annotations, update
 from agent.cvat.work import find_work
-from agent.enrich.looks import EnrichOptions
+from agent.enrich.places import EnrichOptions
 from agent.enrich.runs import enrich_target
 from agent.errors import BadRequest, ConfigError, LabelMismatch, ModelError
 from agent.ledger.ledger import Ledger
@@ -66,13 +66,29 @@ class Poses(Plates):
         return [Skeleton((Keypoint("head", r.left, r.top), Keypoint("foot", r.right, r.bottom))) for r in rectangles]
 
 
-MODELS = {"colours": Colours(), "plates": Plates(), "kinds": Kinds(), "poses": Poses()}
+class Boxes:
+    """Fills the rectangle that it is prompted with."""
+
+    prompts = PromptNeeds(box="required")
+
+    def embed(self, frame):
+        return frame.image.shape
+
+    def segment(self, embedding, prompts):
+        box = prompts.box
+        bitmap = np.ones((round(box.bottom - box.top), round(box.right - box.left)), bool)
+        return [Detection("thing", Mask(bitmap, round(box.left), round(box.top)))]
+
+
+MODELS = {"colours": Colours(), "plates": Plates(), "kinds": Kinds(), "poses": Poses(), "boxes": Boxes()}
 
 
 @contextmanager
 def opener(name, device, options):
     model = MODELS[name]
-    loaded = LoadedModel(ModelReference("test", name), model, "detector", tuple(model.labels), batch_size=4)
+    loaded = LoadedModel(
+        ModelReference("test", name), model, "detector", tuple(getattr(model, "labels", ())), batch_size=4
+    )
     with Host(model, batch_size=4, name=name) as host:
         yield loaded, host
 
@@ -125,16 +141,23 @@ def test_a_classifier_fills_an_attribute_and_shapes_keep_their_ids(scene, enrich
     assert len([note for note in report.notes if note.startswith("backup")]) == 2
 
 
-def test_tracks_are_not_looked_at_and_that_is_told(session, scene, enrich):
+def test_of_shapes_and_tracks_masks_and_skeletons_are_for_shapes(session, scene, enrich):
     task, now, work = scene
     job, label = work.jobs[0], now()[0]["label_id"]
     shape = {"type": "rectangle", "frame": 0, "points": [1, 1, 20, 20], "outside": False, "attributes": []}
     track = {"frame": 0, "label_id": label, "group": 0, "source": "manual", "attributes": [], "shapes": [shape]}
     create(session, job.id, {"tracks": [track]})
-    told = "1 track is not looked at: enrich rectangles first, and link them then"
-    assert f"note        {told}" in enrich(task, model="colours", gives="attribute", attribute="color").notes
-    with pytest.raises(BadRequest, match=rf"holds no shapes to look at .*; {told}$"):
-        enrich(task, model="colours", gives="attribute", attribute="color", of="own")
+    report = enrich(task, model="colours", gives="attribute", attribute="color")
+    assert "looked at   6 shapes, and 1 track in 3 places" in report.notes
+    with pytest.raises(BadRequest, match="'car' takes rectangle"):
+        enrich(task, model="poses", gives="skeleton")
+    told = "1 track is not looked at: a mask takes the place of a shape on one frame, not of a track"
+    report = enrich(task, model="boxes", gives="mask", into="blob")
+    assert f"note        {told}" in report.notes
+    assert report.annotations == {"blob": 6}
+    stored = get_annotations(session, job.id)
+    assert [shape["type"] for shape in stored["shapes"]] == ["mask"] * 3
+    assert len(stored["tracks"]) == 1
 
 
 def test_old_values_come_back_from_the_backup(sandbox, scene, enrich, tmp_path):
@@ -201,7 +224,7 @@ def test_a_dry_run_changes_nothing_and_a_label_that_is_not_there_is_told(scene, 
         enrich(task, model="kinds", gives="label", labels=("tram",))
     with pytest.raises(BadRequest, match="its labels have no attribute 'colour', allowed: color, plate"):
         enrich(task, model="colours", gives="attribute", attribute="colour")
-    with pytest.raises(BadRequest, match="no shapes to look at that this program made"):
+    with pytest.raises(BadRequest, match="no shapes or tracks to look at that this program made"):
         enrich(task, of="own", model="kinds", gives="label")
     with pytest.raises(ConfigError, match="cannot give a mask"):
         enrich(task, model="kinds", gives="mask", into="blob")

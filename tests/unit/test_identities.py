@@ -16,23 +16,28 @@ def looks(who, noise=0.1, seed=0, size=32):
 
 def test_the_same_one_has_the_same_number_in_the_order_of_appearance():
     who = [3, 3, 1, 3, 0, 1, 1, 0, 3]
-    assert identities(looks(who), range(len(who)), 0.4) == [1, 1, 2, 1, 3, 2, 2, 3, 1]
+    assert identities(looks(who), [(frame,) for frame in range(len(who))], 0.4) == [1, 1, 2, 1, 3, 2, 2, 3, 1]
 
 
 def test_two_on_one_frame_are_never_the_same():
     who = [0, 0, 0, 0]
-    numbers = identities(looks(who), [0, 0, 1, 1], 0.4)
+    numbers = identities(looks(who), [[0], [0], [1], [1]], 0.4)
     assert sorted(numbers[:2]) == [1, 2]
     assert sorted(numbers[2:]) == [1, 2]
 
 
+def test_who_is_together_somewhere_on_the_way_is_never_the_same():
+    assert identities(looks([0, 0, 0]), [range(10), range(9, 30), range(40, 50)], 0.4) in ([1, 2, 1], [1, 2, 2])
+    assert identities(looks([0, 0, 0]), [range(10), range(10, 30), range(40, 50)], 0.4) == [1, 1, 1]
+
+
 def test_few_looks():
     assert identities(np.zeros((0, 8), np.float32), [], 0.4) == []
-    assert identities(looks([0]), [7], 0.4) == [1]
-    assert identities(looks([0, 1]), [0, 1], 0.4) == [1, 2]
+    assert identities(looks([0]), [[7]], 0.4) == [1]
+    assert identities(looks([0, 1]), [[0], [1]], 0.4) == [1, 2]
 
 
 def test_too_many_looks_are_told(monkeypatch):
     monkeypatch.setattr(module, "MOST", 3)
-    with pytest.raises(BadRequest, match="got 4 shapes, allowed: up to 3"):
-        identities(looks([0, 1, 2, 3]), range(4), 0.4)
+    with pytest.raises(BadRequest, match="got 4 shapes and tracks, allowed: up to 3"):
+        identities(looks([0, 1, 2, 3]), [[0], [1], [2], [3]], 0.4)
