@@ -96,4 +96,9 @@ _MAKERS: Mapping[str, Callable[[tuple[float, ...]], Shape]] = {
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # JSON's whole numbers may be larger than any float
+        return False

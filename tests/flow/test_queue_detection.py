@@ -214,6 +214,7 @@ WRONG = {
     "frame true": (params(1, frame=True), "frame: got True, allowed: a number from 0"),
     "threshold": (params(1, threshold=1.5), "threshold: got 1.5, allowed: 0 to 1, or null"),
     "threshold text": (params(1, threshold="0.5"), "threshold: got '0.5', allowed: 0 to 1, or null"),
+    "threshold of 400 digits": (params(1, threshold=10**400), f"threshold: got 1{'0' * 78}…, allowed: 0 to 1, or null"),
     "mapping": (params(1, mapping=["thing"]), "mapping: got ['thing'], allowed: an object of labels"),
     "polygons": (params(1, conv_mask_to_poly="yes"), "conv_mask_to_poly: got 'yes', allowed: true or false"),
     "roi": (

@@ -150,6 +150,13 @@ def test_marks_that_the_interactor_cannot_use(sandbox, task, case):
         assert served.call(task=task, frame=0, **box).status_code == 200
 
 
+def test_no_marks_at_all(sandbox, task):
+    with serving(sandbox, {"clicker": Clicker()}) as served:
+        for marks in ({}, {"pos_points": [], "neg_points": [[1, 2]], "obj_bbox": []}):
+            status, said = served.settled(served.enqueue({"type": "interact", "task": task, "frame": 0, **marks}))
+            assert (status, said) == ("failed", "prompts: got none, allowed: at least a positive point or a box")
+
+
 def test_an_interactor_that_fails(sandbox, task):
     class Broken(Clicker):
         def embed(self, frame):
@@ -239,6 +246,10 @@ def test_states_are_good_for_their_task_and_size_only(sandbox, session, video):
         ({"type": "init_tracking", "shapes": None}, "shapes: got None, allowed: a list of shapes"),
         ({"type": "init_tracking", "shapes": [{"type": "blob"}]}, "shape: got the type 'blob'"),
         ({"type": "init_tracking", "shapes": [{"type": "rectangle", "points": [1]}]}, "rectangle: got 1 numbers"),
+        (
+            {"type": "init_tracking", "shapes": [{"type": "rectangle", "points": [10**400]}]},
+            "rectangle: points: got list",
+        ),
         (
             {"type": "init_tracking", "shapes": [{"type": "points", "points": [1, 2]}]},
             "follower: it cannot follow a points, allowed: rectangle",

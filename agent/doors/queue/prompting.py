@@ -24,6 +24,8 @@ def interact_with(
     """The shapes under the prompts, best first."""
     with lend() as hosted:
         needs = getattr(hosted.loaded.model, "needs", PromptNeeds())
+        if not (wanted.prompts.positive or wanted.prompts.box):
+            raise BadRequest("prompts: got none, allowed: at least a positive point or a box")
         check_prompts(wanted.prompts, needs)
         kept = _frame(wanted.task, wanted.frame, tasks, frames, lease)
         frame, digest = kept.frame, kept.digest
