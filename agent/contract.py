@@ -11,6 +11,8 @@ A model may also have
     batch_size: int              how many frames it likes at once (1 where it is not said)
     facts: Mapping[str, str]     what `models show` prints: source, version, input size, format, licence, …
                                  `version` names the weights: the ledger keeps it
+    finds: str                   of a detector that finds whatever it is told to: the type of what it gives
+                                 (`rectangle`). It is told by Context.labels, and needs no labels of its own
     memory_bytes: int            what it takes, where the growth of the process does not tell it (a GPU's memory)
     close() -> None              called once when the model is no longer needed
 """

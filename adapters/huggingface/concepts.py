@@ -9,7 +9,7 @@ from typing import Any
 from adapters.huggingface.class_names import labels_of
 from adapters.huggingface.masks import enlarged, mask_of
 from adapters.huggingface.opening import Opened
-from adapters.huggingface.phrases import asked, phrases_of
+from adapters.huggingface.phrases import Vocabulary
 from adapters.huggingface.pictures import Preparation, in_batches
 from agent.contract import Context, Detection, Frame, Mask
 
@@ -135,26 +135,27 @@ class OneLook:
 
 
 class ConceptSegmenter:
-    """Gives a mask for each instance of each phrase; its labels are those of the options."""
+    """Gives a mask for each instance of each phrase; its labels are those of the options, or of each task."""
 
     default_threshold = 0.5
 
     def __init__(
         self, opened: Opened, *, labels: str | list[str] | None = None, phrases: dict[str, Any] | None = None
     ) -> None:
-        self._phrases = phrases_of(labels, phrases, opened.owner)
+        self._vocabulary = Vocabulary(labels, phrases, opened.owner)
         self._concepts = Concepts(opened)
-        self.labels = labels_of((phrase.label for phrase in self._phrases), "mask")
+        self.labels = labels_of((phrase.label for phrase in self._vocabulary.phrases), "mask")
+        self.finds = "mask" if self._vocabulary.open else None
         self.batch_size = opened.batch_size
         self.facts = opened.facts(
             self._concepts.model,
             "zero-shot segmentation",
             self._concepts.size,
-            asked_for=", ".join(phrase.words for phrase in self._phrases[:20]),
+            asked_for=", ".join(phrase.words for phrase in self._vocabulary.phrases[:20]),
         )
 
     def detect(self, frames: Sequence[Frame], context: Context) -> list[list[Detection]]:
-        phrases = asked(self._phrases, context)
+        phrases = self._vocabulary.asked(context)
         if not phrases:
             return [[] for _ in frames]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from adapters.huggingface.class_names import labels_of
 from adapters.huggingface.opening import Opened
-from adapters.huggingface.phrases import Phrase, asked, phrases_of
+from adapters.huggingface.phrases import Phrase, Vocabulary
 from adapters.huggingface.pictures import in_batches, size_text
 from adapters.huggingface.questions import questions_of
 from agent.contract import ConfigError, Context, Detection, Frame, Rectangle
@@ -17,7 +17,7 @@ LOWEST_SCORE = 0.01
 
 
 class OpenVocabulary:
-    """Gives rectangles for phrases; its labels are those of the options."""
+    """Gives rectangles for phrases; its labels are those of the options, or of each task."""
 
     def __init__(
         self,
@@ -30,21 +30,22 @@ class OpenVocabulary:
         """`nms_iou`: of two boxes of a label that overlap more than that, the better stays."""
         if not 0 <= nms_iou <= 1:
             raise ConfigError(f"{opened.owner}: nms_iou: got {nms_iou}, allowed: 0 to 1")
-        self._phrases = phrases_of(labels, phrases, opened.owner)
+        self._vocabulary = Vocabulary(labels, phrases, opened.owner)
         self._questions = questions_of(opened)
         self._iou = nms_iou
-        self.labels = labels_of((phrase.label for phrase in self._phrases), "rectangle")
+        self.labels = labels_of((phrase.label for phrase in self._vocabulary.phrases), "rectangle")
+        self.finds = "rectangle" if self._vocabulary.open else None
         self.batch_size = opened.batch_size
         self.default_threshold = self._questions.default_threshold
         self.facts = opened.facts(
             self._questions.model,
             "zero-shot detection",
             size_text(self._questions.size),
-            asked_for=", ".join(phrase.words for phrase in self._phrases[:20]),
+            asked_for=", ".join(phrase.words for phrase in self._vocabulary.phrases[:20]),
         )
 
     def detect(self, frames: Sequence[Frame], context: Context) -> list[list[Detection]]:
-        phrases = asked(self._phrases, context)
+        phrases = self._vocabulary.asked(context)
         if not phrases:
             return [[] for _ in frames]
         return in_batches(frames, self.batch_size, lambda batch: self._run(batch, phrases, context.threshold))

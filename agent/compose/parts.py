@@ -107,6 +107,11 @@ class Parts:
             raise ConfigError(f"{self.owner}: option {option!r}: options: got {options!r}, allowed: a table")
         renames = self._renames(load_label_map(str(table["label_map"])), option) if "label_map" in table else {}
         loaded, host = self._open.enter_context(self._opener(table["model"], self._device, options))
+        if loaded.finds is not None:
+            raise ConfigError(
+                f"{self.owner}: option {option!r}: {table['model']} finds the labels of each task, allowed within"
+                " another model: labels = […]"
+            )
         return Part(table["model"], loaded, host, 1.0 if weight is None else weight, threshold, renames)
 
     def detectors(self, wishes: Sequence[Any], option: str, least: int) -> list[Part]:

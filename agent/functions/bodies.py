@@ -37,6 +37,10 @@ def function_body(settings: ModelSettings, description: Description, *, public: 
     """What CVAT is told to make a function. ModelError for a kind that it does not know."""
     if description.kind not in KINDS:
         raise ModelError(f"{settings.id}: a {description.kind} has no native function, allowed: {', '.join(KINDS)}")
+    try:
+        description.check_menus()
+    except ModelError as error:
+        raise ModelError(f"{settings.id}: {error}") from error
     return {
         "provider": PROVIDER,
         "name": settings.title,

@@ -99,6 +99,8 @@ def nothing_matches(
     wording: Wording = ON_COMMAND_LINE,
 ) -> str:
     """The message for a model and a task that have nothing in common."""
+    if not model_labels:
+        return 'labels: the model is told what to find (labels = "task"), by rules and `annotate` alone'
     own, theirs = [label.name for label in model_labels], [label.name for label in task_labels]
     text = f"labels: none of the model's ({some(own)}) has a place in the task's ({some(theirs) or 'it has none'})"
     if reasons := [label.reason for label in dropped if label.reason != NO_SUCH_LABEL]:

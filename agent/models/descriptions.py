@@ -8,7 +8,7 @@ import hashlib
 import json
 import logging
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from agent.contract import Label, PromptNeeds
-from agent.models.loading import LoadedModel
+from agent.errors import ModelError
+from agent.models.loading import LoadedModel, labels_told
 from agent.settings.tables import ModelSettings
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,20 @@ class Description:
     help_message: str = ""
     shape_types: tuple[str, ...] = ()
     """What a tracker can follow."""
+    finds: str | None = None
+    """What it gives for the labels of each task, beside those of its own."""
+
+    def labels_for(self, names: Iterable[str]) -> tuple[Label, ...]:
+        """Its labels for a task that has labels of these names."""
+        return labels_told(self.labels, self.finds, names)
+
+    def check_menus(self) -> None:
+        """ModelError for a model that CVAT's menus, which list what can be found, cannot show."""
+        if self.finds is not None:
+            raise ModelError(
+                'it finds the labels of each task (labels = "task"), which only rules and `annotate` tell it; with'
+                " doors = [] it is for them alone"
+            )
 
     @classmethod
     def of(cls, loaded: LoadedModel) -> Description:
@@ -44,6 +59,7 @@ class Description:
             needs=getattr(model, "needs", PromptNeeds()) if loaded.kind == "interactor" else None,
             help_message=str(getattr(model, "help_message", "")),
             shape_types=tuple(model.shape_types) if loaded.kind == "tracker" else (),
+            finds=loaded.finds,
         )
 
 

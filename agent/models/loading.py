@@ -12,12 +12,13 @@ import difflib
 import importlib.metadata
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import Any
 
 from agent.contract import Detector, Interactor, Label, Reidentifier, Tracker, facts_of
+from agent.domain import LABEL_TYPES
 from agent.errors import ModelError, ModelLoadFailed, ModelNotFound, SidecarError
 from agent.models.equalized import Equalized, wanted_method
 from agent.models.options import check_options
@@ -70,11 +71,25 @@ class LoadedModel:
     default_threshold: float = 0.0
     batch_size: int = 1
     """How many frames the model likes at once."""
+    finds: str | None = None
+    """The type of what it gives for labels that it is told; None for a model that has labels of its own only."""
+
+    def told(self, names: Iterable[str]) -> LoadedModel:
+        """The same model with labels of these names too."""
+        return replace(self, labels=labels_told(self.labels, self.finds, names))
 
     def close(self) -> None:
         """Lets the model free what it holds."""
         if callable(close := getattr(self.model, "close", None)):
             close()
+
+
+def labels_told(own: Sequence[Label], finds: str | None, names: Iterable[str]) -> tuple[Label, ...]:
+    """A model's own labels, and those of the names that it `finds` as well."""
+    if finds is None:
+        return tuple(own)
+    more = dict.fromkeys(names)
+    return (*own, *(Label(name, finds) for name in more if name not in {label.name for label in own}))
 
 
 def wrong_kind(name: str, kind: str, allowed: str) -> ModelError:
@@ -173,6 +188,7 @@ def _describe(reference: ModelReference, model: Any, equalize: str | None = None
         model=model,
         kind=kind,
         labels=_labels(reference, model, kind),
+        finds=_finds(reference, model, kind),
         version=facts.get("version", "unknown"),
         facts=facts,
         default_threshold=_number(reference, model, "default_threshold", 0.0, 0.0, 1.0),
@@ -186,9 +202,16 @@ def _labels(reference: ModelReference, model: Any, kind: str) -> tuple[Label, ..
         raise ModelLoadFailed(f"{reference}: labels: got {wrong[0]!r}, allowed: agent.contract.Label")
     if twice := [name for name, count in Counter(label.name for label in labels).items() if count > 1]:
         raise ModelLoadFailed(f"{reference}: labels: {', '.join(map(repr, twice[:5]))} more than once")
-    if kind == "detector" and not labels:
+    if kind == "detector" and not labels and getattr(model, "finds", None) is None:
         raise ModelLoadFailed(f"{reference}: labels: got none; a detector has to name what it can find")
     return labels
+
+
+def _finds(reference: ModelReference, model: Any, kind: str) -> str | None:
+    finds = getattr(model, "finds", None) if kind == "detector" else None
+    if finds is not None and finds not in LABEL_TYPES:
+        raise ModelLoadFailed(f"{reference}: finds: got {finds!r}, allowed: {', '.join(LABEL_TYPES)}")
+    return finds
 
 
 def _number(reference: ModelReference, model: Any, name: str, default: float, low: float, high: float) -> float:

@@ -35,7 +35,7 @@ class ReadyModel(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class OwnModel:
-    """A model that was loaded for one run."""
+    """A model as one run sees it."""
 
     loaded: LoadedModel
     host: Host
@@ -102,7 +102,12 @@ class Surroundings:
         with self.borrow(options) as ready:
             if (kind := ready.loaded.kind) != "detector":
                 raise wrong_kind(options.model, kind, "detector")
-            yield ready
+            names = options.params.get("labels")
+            if ready.loaded.finds is None or isinstance(names, str | None):
+                yield ready
+            else:
+                # The weights are everybody's, the labels this run's.
+                yield OwnModel(ready.loaded.told(names), ready.host)
 
     def the_lease(self) -> Lease:
         return self.lease or LocalLease(self.stop, self.progress)

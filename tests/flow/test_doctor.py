@@ -707,6 +707,15 @@ def test_a_rule_for_a_model_of_another_kind(tmp_path, sandbox, task):
     assert "a rule wants a detector" in found["rules.labels ours"]
 
 
+def test_a_rule_for_a_model_that_is_told_by_tasks(tmp_path, sandbox, task):
+    known(tmp_path, Description("detector", finds="rectangle"))
+    found = examined(written(tmp_path, sandbox.url, more=f"{RULE}tasks = [{task}]"))
+    assert found.failed == set()
+    assert f"task {task}: 2 of 2" in found["rules.labels ours"]
+    found = examined(written(tmp_path, sandbox.url, more="[gateway]\nport = 0"))
+    assert "only for rules and `annotate`" in found["labels face"]
+
+
 def test_labels_without_a_place_are_worth_a_warning_for_menus(tmp_path, sandbox, task):
     known(tmp_path, Description("detector", (Label("submarine", "rectangle"),)))
     found = examined(written(tmp_path, sandbox.url, more="[gateway]\nport = 0"))

@@ -153,6 +153,7 @@ class Menu:
     def _annotations(self, settings: ModelSettings, description: Description) -> dict[str, str]:
         """What menus need to know of a kind; CVAT wants texts only, and takes "false" for true."""
         if description.kind == "detector":
+            description.check_menus()
             naming = self.naming(settings, description.labels)
             return {"spec": json.dumps(naming.spec(), separators=(",", ":"))}
         if description.kind == "tracker":

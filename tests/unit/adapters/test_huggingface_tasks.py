@@ -2,7 +2,7 @@
 
 import pytest
 
-from adapters.huggingface.phrases import asked, phrases_of
+from adapters.huggingface.phrases import Vocabulary, phrases_of
 from adapters.huggingface.tasks import TASKS, choose
 from agent.contract import Context
 from agent.errors import ConfigError, ModelLoadFailed
@@ -105,9 +105,19 @@ def test_phrases_say_more_than_names():
 
 
 def test_only_what_has_a_place_is_asked_for():
-    phrases = phrases_of(["bus", "car"], None, "hf:x")
-    assert asked(phrases, Context()) == phrases
-    assert [one.label for one in asked(phrases, Context(labels=frozenset({"car", "else"})))] == ["car"]
+    known = Vocabulary(["bus", "car"], None, "hf:x")
+    assert known.asked(Context()) == known.phrases == phrases_of(["bus", "car"], None, "hf:x")
+    assert [one.label for one in known.asked(Context(labels=frozenset({"car", "else"})))] == ["car"]
+
+
+def test_a_task_may_say_what_is_asked_for():
+    told = Vocabulary("task", {"car": ["a car", "a taxi"], "van": "a van"}, "hf:x")
+    asked = told.asked(Context(labels=frozenset({"traffic_light", "car", "bus"})))
+    assert [one.words for one in asked] == ["a car", "a taxi", "bus", "traffic light"]
+    assert [one.label for one in asked] == ["car", "car", "bus", "traffic_light"]
+    assert Vocabulary("task", None, "hf:x").asked(Context(labels=frozenset())) == ()
+    with pytest.raises(ConfigError, match="phrases: 'car': got ''"):
+        Vocabulary("task", {"car": ""}, "hf:x")
 
 
 @pytest.mark.parametrize("nothing", [(None, None), ([], {}), (["n/a"], None)])
