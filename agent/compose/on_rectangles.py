@@ -41,7 +41,7 @@ class _OnRectangles:
             changed = list(detections)
             wanted = [number for number, detection in enumerate(changed) if self.wish.wants(detection)]
             if wanted:
-                boxes = [rectangle_of(changed[number], frame, self.wish.margin) for number in wanted]
+                boxes = [self.box(changed[number], frame) for number in wanted]
                 seen = self.part.call(partial(self.ask, frame=frame, boxes=boxes))
                 if len(seen) != len(boxes):
                     raise BadPrediction(f"{self.part.name}: gave {len(seen)} answers for {len(boxes)} rectangles")
@@ -50,6 +50,10 @@ class _OnRectangles:
                         changed[number] = self.change(changed[number], answer)
             answers.append(changed)
         return answers
+
+    def box(self, detection: Detection, frame: Frame) -> Rectangle:
+        """What is asked about."""
+        return rectangle_of(detection, frame, self.wish.margin)
 
     def ask(self, model: Any, frame: Frame, boxes: Sequence[Rectangle]) -> Sequence[Any]:
         answers: Sequence[Any] = getattr(model, self.method)(frame, boxes)
@@ -64,6 +68,14 @@ class _OnRectangles:
 
 class TextStep(_OnRectangles):
     method = "read"
+
+    def box(self, detection: Detection, frame: Frame) -> Rectangle:
+        """A turned line as it is turned: upright, it would be read askew, with its neighbours."""
+        shape = detection.shape
+        if not isinstance(shape, Rectangle) or not shape.rotation:
+            return super().box(detection, frame)
+        x, y = (shape.right - shape.left) * self.wish.margin, (shape.bottom - shape.top) * self.wish.margin
+        return replace(shape, left=shape.left - x, top=shape.top - y, right=shape.right + x, bottom=shape.bottom + y)
 
     def labels_after(self, labels: Sequence[Label]) -> list[Label]:
         return [with_attribute(label, Attribute(self.wish.attribute, "text"), self.wish) for label in labels]

@@ -48,8 +48,8 @@ def test_the_accuracy_of_the_weights_comes_through(assets, reference):
 def test_the_accuracy_of_slow_weights_comes_through(assets, reference):
     measured = measure(assets, reference)
     expected, at_half = SLOW[reference]
-    assert measured.map == pytest.approx(expected, abs=0.015)
-    assert measured.ap50 == pytest.approx(at_half, abs=0.025)
+    assert measured.map == pytest.approx(expected, abs=0.01)
+    assert measured.ap50 == pytest.approx(at_half, abs=0.02)
 
 
 def measure(assets, reference):

@@ -215,6 +215,15 @@ def test_skeletons_texts_and_masks_take_the_rectangles_place(opened):
     assert segmenter.embedded == 1  # once for both cars
 
 
+def test_turned_lines_are_read_as_they_are_turned(opened):
+    """Its width is told: that of what is around a turned line would be another one."""
+    line = Detection("car", Rectangle(20, 20, 60, 30, rotation=45.0), 0.9)
+    step = {"model": "reader", "gives": "text", "margin": 0.25}
+    chain = opened("chain", {"finder": Finder([line, CAR]), "reader": Reader()}, of="finder", then=[step])
+    (found,) = chain.model.detect([picture()], Context(0.3))
+    assert [d.attributes["text"] for d in found] == ["60", "45"]
+
+
 def test_nothing_found_asks_nobody(opened):
     colours = Colours()
     step = {"model": "colours", "gives": "label"}
