@@ -1,4 +1,4 @@
-"""cvat-sidecar enrich: shapes that a task already has, looked at again."""
+"""cvat-sidecar enrich: shapes and tracks that a task already has, looked at again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GIVES = ("attribute", "text", "label", "mask", "skeleton", "identity")
 
 
 @click.command("enrich")
-@click.option("--task", type=click.IntRange(min=1), metavar="N", help="Look at the shapes of this task.")
+@click.option("--task", type=click.IntRange(min=1), metavar="N", help="Look at the shapes and tracks of this task.")
 @click.option("--job", type=click.IntRange(min=1), metavar="N", help="Of this job.")
 @click.option("--project", type=click.IntRange(min=1), metavar="N", help="Of all tasks of this project.")
 @model_options
@@ -37,13 +37,13 @@ GIVES = ("attribute", "text", "label", "mask", "skeleton", "identity")
 @click.option(
     "--into", default="", metavar="NAME", help="The label of masks and skeletons [default: that of the rectangle]."
 )
-@click.option("--label", "labels", multiple=True, metavar="NAME", help="Only shapes of this label; repeatable.")
+@click.option("--label", "labels", multiple=True, metavar="NAME", help="Only those of this label; repeatable.")
 @click.option(
     "--of",
     type=click.Choice(["own", "auto", "all"]),
     default="own",
     show_default=True,
-    help="Which shapes: what cvat-sidecar made and nobody changed, what any model made, or all.",
+    help="Which of them: what cvat-sidecar made and nobody changed, what any model made, or all.",
 )
 @click.option(
     "--margin",
@@ -65,10 +65,11 @@ GIVES = ("attribute", "text", "label", "mask", "skeleton", "identity")
 @ledger_option
 @server_options
 def command(**values: Any) -> int:
-    """Look again at the shapes of a task, a job or a project with a second model.
+    """Look again at the shapes and tracks of a task, a job or a project with a second model.
 
-    Attributes, texts, labels and identities are written into the shapes, which keep their ids; masks and skeletons take
-    the place of the rectangles. Each job is backed up before it is changed.
+    Attributes, texts, labels and identities are written into the shapes and tracks, which keep their ids; masks and
+    skeletons take the place of the rectangles. A track is looked at on several of its frames, and has what most of them
+    say. Each job is backed up before it is changed.
     """
     from agent.commands.running import watch_run
     from agent.compose.named import opener_for

@@ -54,7 +54,7 @@ def prepare(
 ) -> Ready:
     """Opens the model for a task. SidecarError where the model, or the task's labels, cannot be used for that."""
     labels, place = [model_label(label) for label in part.labels], f"task {part.task_id}"
-    used = {place.shape["label_id"] for job in jobs for places in job.places.values() for place in places}
+    used = {one.shape["label_id"] for job in jobs for found in job.places.values() for one in found}
     looked_at = [label for label in part.labels if label.id in used]
     if options.gives == "identity":
         check_attribute(part.labels, options.labels, options.attribute, place)
@@ -140,21 +140,17 @@ _Key = tuple[int, str, int]
 
 
 def _key(job: JobPlaces, place: Place) -> _Key:
-    return (
-        (job.work.id, "shapes", place.shape["id"])
-        if place.track is None
-        else (job.work.id, "tracks", place.track["id"])
-    )
+    if place.track is None:
+        return job.work.id, "shapes", place.shape["id"]
+    return job.work.id, "tracks", place.track["id"]
 
 
 def _frames_of(job: JobPlaces, place: Place) -> list[tuple[int, ...]]:
     """Where a thing is: nobody is twice on a frame. But two jobs that share one may hold the same thing, and so may
     shapes and the tracks that were made of them."""
-    _, kind, _ = key = _key(job, place)
-    frames = (
-        {place.shape["frame"]} if place.track is None else occupied_frames({"tracks": [place.track]}, job.work.stop)
-    )
-    return [(key[0], kind == "tracks", frame) for frame in frames]
+    if place.track is None:
+        return [(job.work.id, 0, place.shape["frame"])]
+    return [(job.work.id, 1, frame) for frame in occupied_frames({"tracks": [place.track]}, job.work.stop)]
 
 
 def _mean(looks: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
