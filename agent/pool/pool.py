@@ -109,7 +109,7 @@ class ModelPool:
     def preload(self) -> bool:
         """Loads what is to be ready from the start, and learns what the others are; whether nothing is left to do.
 
-        What fails is logged, and tried again by a later call. What was unloaded since stays so.
+        What fails is logged, and tried again by a later call, whenever it failed. What was unloaded since stays so.
         """
         done = True
         for model in self.ids():
@@ -174,7 +174,8 @@ class ModelPool:
     def _preload(self, model: str) -> bool:
         slot = self._of(model)
         at_start = slot.settings.load == "start"
-        if slot.description is not None and (slot.loads or not at_start):
+        # One that has failed when it was to come back is in no menu: nobody would use it, and so find out that it can.
+        if slot.description is not None and (slot.loads or not at_start) and slot.status != "failed":
             return True
         if slot.fresh_error(self._clock(), RETRY_SECONDS):
             return False

@@ -62,7 +62,9 @@ class Housekeeping:
                 done = self._shared.pool.preload()
             except Exception:  # the thread must live on
                 log.exception("models could not be loaded")
-            if self._look.wait(None if done else wait):
+            # Also what was there, and could not come back when it was used, is to be seen soon.
+            wait = self._retry if done else wait
+            if self._look.wait(wait):
                 self._look.clear()
                 wait = self._retry
             else:

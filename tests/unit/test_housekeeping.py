@@ -6,6 +6,7 @@ from agent.errors import ModelLoadFailed
 from agent.process.housekeeping import Housekeeping
 from agent.settings.tables import EngineSettings, ModelSettings
 from tests.support.doors import shared as make_shared
+from tests.support.queue import until
 from tests.unit.test_pool import Loader
 
 MODEL = ModelSettings("a", "x:a")
@@ -98,6 +99,37 @@ def test_what_failed_is_tried_again_by_itself(shared, keep, load, monkeypatch):
     while not shared.pool.record("a").loads:
         tried.wait()
     assert shared.pool.record("a").loads == 1
+
+
+def test_what_was_there_and_could_not_come_back_is_tried_again_too(shared, keep, load, monkeypatch):
+    """Menus do not list it any more, so that nobody uses it."""
+    monkeypatch.setattr("agent.pool.pool.RETRY_SECONDS", 0.0)
+    pool = shared.pool
+    assert pool.preload()
+    until(lambda: pool.sweep() or pool.record("a").status == "unloaded")
+    load.fail["x:a"] = ModelLoadFailed("out of memory")
+    with pytest.raises(ModelLoadFailed), pool.use("a"):
+        pass
+    assert pool.record("a").status == "failed"
+    tried = Bell(monkeypatch, pool, "preload")
+    keep(retry=0.001)
+    tried.wait(2)
+    load.fail.clear()
+    until(lambda: pool.record("a").loads == 2)
+    assert (pool.record("a").status, pool.record("a").error) == ("ready", None)
+
+
+def test_what_fails_after_all_was_well_is_noticed(shared, keep, load, monkeypatch):
+    monkeypatch.setattr("agent.pool.pool.RETRY_SECONDS", 0.0)
+    tried = Bell(monkeypatch, shared.pool, "preload")
+    keep(retry=0.001)
+    tried.wait(2)
+    until(lambda: shared.pool.sweep() or shared.pool.record("a").status == "unloaded")
+    load.fail["x:a"] = ModelLoadFailed("out of memory")
+    with pytest.raises(ModelLoadFailed), shared.pool.use("a"):
+        pass
+    load.fail.clear()
+    until(lambda: shared.pool.record("a").loads == 2)
 
 
 def test_what_failed_is_tried_again_at_once_when_somebody_says_so(shared, keep, load, monkeypatch):
