@@ -22,8 +22,9 @@ ANSWERS = (
     "multi_label",
 )  # fmt: skip
 """Options about what becomes of a graph's outputs; each kind of head has some of them."""
-_USUAL = {80: "coco-80", 1000: "imagenet-1k", 21: "pascal-voc-segmentation"}
-"""The vocabularies that a network without names, and with so many classes, is taken to be trained on."""
+_USUAL = {"classifier": {1000: "imagenet-1k"}, "semantic": {21: "pascal-voc-segmentation"}}
+"""By head, the vocabularies that a network without names, and with so many classes, is taken to be trained on."""
+_USUAL_OF_BOXES = {80: "coco-80"}
 
 
 def load_detector(name: str, device: str, given: Mapping[str, Any]) -> NetworkDetector:
@@ -78,12 +79,12 @@ def _matched(names: Names | None, source: str, head: Head, owner: str) -> tuple[
     count = head.classes
     if names is None and head.names:
         return list(head.names), f"the {head.family} head"
-    if names is None and count == 1001:  # TensorFlow's, which have a background class first
+    if names is None and count == 1001 and head.family == "classifier":  # TensorFlow's, which have a background class first
         return [
             "",
             *vocabulary("imagenet-1k", owner),
         ], "imagenet-1k, assumed because of 1001 classes"
-    if names is None and (usual := _USUAL.get(count or 0)) is not None:
+    if names is None and (usual := _USUAL.get(head.family, _USUAL_OF_BOXES).get(count or 0)) is not None:
         return vocabulary(usual, owner), f"{usual}, assumed because there are {count} classes and no names"
     if names is None:
         what = "an unknown number of" if count is None else str(count)

@@ -83,6 +83,13 @@ def test_eighty_classes_without_names_are_cocos(tmp_path):
     assert by_name.labels == loaded.labels
 
 
+@pytest.mark.parametrize("classes", [21, 1000, 1001])
+def test_detectors_are_not_taken_for_what_maps_and_classifiers_are_trained_on(tmp_path, classes):
+    """A detector of one's own with 21 classes would speak of aeroplanes."""
+    with pytest.raises(ModelLoadFailed, match=f"tells {classes} classes apart"):
+        load_model(f"local:{graph(tmp_path, classes)}", device="cpu")
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
