@@ -79,11 +79,8 @@ def _matched(names: Names | None, source: str, head: Head, owner: str) -> tuple[
     count = head.classes
     if names is None and head.names:
         return list(head.names), f"the {head.family} head"
-    if names is None and count == 1001 and head.family == "classifier":  # TensorFlow's, which have a background class first
-        return [
-            "",
-            *vocabulary("imagenet-1k", owner),
-        ], "imagenet-1k, assumed because of 1001 classes"
+    if names is None and count == 1001 and head.family == "classifier":  # TensorFlow's: first is the background
+        return ["", *vocabulary("imagenet-1k", owner)], "imagenet-1k, assumed because of 1001 classes"
     if names is None and (usual := _USUAL.get(head.family, _USUAL_OF_BOXES).get(count or 0)) is not None:
         return vocabulary(usual, owner), f"{usual}, assumed because there are {count} classes and no names"
     if names is None:
