@@ -52,6 +52,7 @@ _SERVER_KEYS = {
     "token_file": str, "profile": str, "organization": str, "verify_ssl": bool, "ca_file": str, "timeout": float,
     "retries": int,
 }  # fmt: skip
+_IN_WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 _RANGES: dict[str, tuple[float, float]] = {"port": (1, 65535), "timeout": (0.1, 86400), "retries": (0, 1000)}
 _RIVALS = (
     ("password_env", "password_file"), ("token_env", "token_file"), ("user", "token_env"), ("user", "token_file"),
@@ -150,7 +151,7 @@ def _check_key(file: Path, key: str, value: Any) -> None:
     # To Python, true and false are numbers too.
     right = isinstance(value, (int, float) if kind is float else kind) and isinstance(value, bool) == (kind is bool)
     if not right:
-        raise ConfigError(f"{file}: cvat: {key}: got {value!r}, allowed: a {kind.__name__}")
+        raise ConfigError(f"{file}: cvat: {key}: got {value!r}, allowed: {_IN_WORDS[kind]}")
     if key in _RANGES and not _RANGES[key][0] <= value <= _RANGES[key][1]:
         raise ConfigError(f"{file}: cvat: {key}: got {value!r}, allowed: {' to '.join(map(str, _RANGES[key]))}")
 

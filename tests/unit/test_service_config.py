@@ -271,7 +271,7 @@ class TestSeveralMistakes:
             # The password that others are to show.
             ("[service]\nhost = '0.0.0.0'\nsecret_evn = 'X'", "service: unknown key 'secret_evn'; did you mean "),
             # A secret is not looked for where its key is wrong, or one of two is to go.
-            ("[cvat]\ntoken_env = 5", "cvat: token_env: got 5, allowed: a str"),
+            ("[cvat]\ntoken_env = 5", "cvat: token_env: got 5, allowed: text"),
             ("[cvat]\ntoken_env = 'NOT_SET'\ntoken_file = 'gone'\nuser = 'x'", "cvat: got token_env and token_file, "),
             # One list is one mistake, and so is one circle.
             (ONE + "doors = ['x', 'y', 'z']", "models 'a': doors[0]: got 'x', "),
