@@ -73,7 +73,7 @@ def command(**values: Any) -> int:
     """
     from agent.commands.running import watch_run
     from agent.compose.named import opener_for
-    from agent.enrich.places import EnrichOptions
+    from agent.enrich.places import ON_FRAMES, EnrichOptions
     from agent.enrich.runs import enrich_target
     from agent.errors import ConfigError
     from agent.options import Target
@@ -91,10 +91,11 @@ def command(**values: Any) -> int:
     options = EnrichOptions(**values)
     if options.gives in ("attribute", "identity") and not options.attribute:
         raise ConfigError(f"--gives {options.gives}: got no --attribute, allowed: the name of one of the labels'")
-    if options.into and options.gives not in ("mask", "skeleton"):
+    made = options.gives in ON_FRAMES
+    if options.into and not made:
         raise ConfigError(f"--into: got {options.into!r} with --gives {options.gives}, allowed: with mask and skeleton")
 
     def work(around: Surroundings) -> RunReport:
         return enrich_target(target, options, around, device=device, params=params, opener=opener, dry_run=dry_run)
 
-    return watch_run(server, work, None, report, ledger, resumable=False)
+    return watch_run(server, work, None, report, ledger, resumable=False, undoable=made)

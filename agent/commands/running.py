@@ -78,10 +78,12 @@ def watch_run(
     ledger: Path | None,
     kept: bool = True,
     resumable: bool = True,
+    undoable: bool = True,
 ) -> int:
     """Does the work with a progress display around it; the report is printed, and written where asked.
 
-    So is that of a run that breaks off, as far as it came. `resumable`: such a run can be gone on with.
+    So is that of a run that breaks off, as far as it came. `resumable`: such a run can be gone on with. `undoable`:
+    what it made can be removed; else it has changed values, which its backups bring back.
     """
     from agent.errors import RequestCancelled
     from agent.models.memory import give_large_blocks_back
@@ -114,8 +116,10 @@ def watch_run(
     progress.end()
     _tell([report], report_file)
     if report.run and kept:
-        click.echo(f"run         {report.run} ({_command('undo', report.run, ledger)} takes it back)")
-        if report.skipped:
+        undo = f"{_command('undo', report.run, ledger)} takes it back"
+        restore = "`cvat-sidecar runs restore BACKUP --values` brings the old values back"
+        click.echo(f"run         {report.run} ({undo if undoable else restore})")
+        if report.skipped and resumable:
             click.echo(f"            {_command('resume', report.run, ledger)} tries the skipped frames again")
     return SKIPPED if report.skipped else 0
 

@@ -79,12 +79,13 @@ class ShapeBook:
         self._match: LabelMatch | None = match_labels(after, labels) if replaces else None
 
     def detection(self, shape: Mapping[str, Any]) -> Detection | None:
-        """The upright rectangle around a shape, under its label; None for one without a place or a label here."""
+        """A rectangle, or the upright one around another shape, under its label; None without a place or label here."""
         box, label = stored_bounds(shape), self._names.get(shape["label_id"])
         if box is None or label is None or box[2] <= box[0] or box[3] <= box[1]:
             return None
-        left, top, right, bottom = (float(side) for side in box)
-        return Detection(label.name, Rectangle(left, top, right, bottom), shape.get("score"))
+        turn = float(shape.get("rotation") or 0) if shape["type"] == "rectangle" else 0.0
+        left, top, right, bottom = (float(side) for side in (shape["points"] if turn else box))
+        return Detection(label.name, Rectangle(left, top, right, bottom, turn), shape.get("score"))
 
     def note(
         self, changes: Changes, shape: Mapping[str, Any], before: Detection, after: Detection, size: tuple[int, int]

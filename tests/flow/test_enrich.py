@@ -47,7 +47,7 @@ class Plates:
         return [[] for _ in frames]
 
     def read(self, frame, rectangles):
-        return [f"{number_of(frame.image)}-{r.left:g}" for r in rectangles]
+        return [f"{number_of(frame.image)}-{r.left:g}{f' at {r.rotation:g}' if r.rotation else ''}" for r in rectangles]
 
 
 class Kinds:
@@ -205,6 +205,13 @@ def test_a_reader_writes_what_it_reads(scene, enrich):
     task, now, work = scene
     enrich(task, model="plates", gives="text", attribute="plate")
     assert [values(s, work)["plate"] for s in now()] == [f"{n}-10" for n in range(6)]
+
+
+def test_a_turned_rectangle_is_read_as_it_is_turned(session, scene, enrich):
+    task, now, work = scene
+    update(session, work.jobs[0].id, {"shapes": [{**now()[0], "rotation": 30.0}]})
+    enrich(task, model="plates", gives="text", attribute="plate")
+    assert values(now()[0], work)["plate"] == "0-10 at 30"
 
 
 def test_another_label_and_its_own_attributes(scene, enrich):

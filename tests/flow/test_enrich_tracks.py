@@ -276,7 +276,8 @@ def restored(cli, report):
 def test_old_values_come_back_from_the_backup(session, cli, tmp_path, said, words):
     scene = Scene(session, [(0, False), (4, False), (9, True)], [(2, False), (20, False)])
     before, report = scene.tracks(), tmp_path / "report.json"
-    cli(*look(scene, said, *words, "--report", report))
+    done = cli(*look(scene, said, *words, "--report", report))
+    assert "(`cvat-sidecar runs restore BACKUP --values` brings the old values back)" in done.output
     assert scene.tracks() != before
     undone = cli("runs", "undo", json.loads(report.read_text())["run"], fails=True)
     assert "`runs restore --values` brings the old ones back" in str(undone.exception)
