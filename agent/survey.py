@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from agent.cvat.annotations_api import get_annotations
+from agent.cvat.ours import untouched
 from agent.cvat.session import Session
-from agent.cvat.uploads import JobUploads, untouched
+from agent.cvat.uploads import JobUploads
 from agent.cvat.work import JobWork, TaskWork
 from agent.errors import BadRequest
 from agent.existing import Item, shapes_by_frame

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.cvat.annotations_api import get_annotations
+from agent.cvat.ours import untouched
 from agent.cvat.session import Session
-from agent.cvat.uploads import untouched
 from agent.cvat.work import JobWork, TaskWork
 from agent.domain import TaskLabel
 from agent.errors import BadRequest

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.cvat.annotations_api import delete, get_annotations
+from agent.cvat.ours import untouched
 from agent.cvat.session import Session, open_session
-from agent.cvat.uploads import JobUploads, untouched
+from agent.cvat.uploads import JobUploads
 from agent.errors import BadRequest, ServerRefused
 from agent.ledger.ledger import KINDS, Ledger
 from agent.runs.surroundings import check_server
