@@ -10,13 +10,16 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from adapters._networks.files import open_weights
+from adapters._networks.any_sides import any_sides
+from adapters._networks.files import WeightsFile, open_weights
 from adapters._networks.options import Running
 from adapters._networks.session import Session, open_session, short
 from agent.contract import BadPrediction, Frame, ModelLoadFailed, Rectangle, Shape
@@ -71,7 +74,7 @@ class NanoTracker:
     def __init__(self, backbone: str, head: str, run: Running, *, lost_below: float) -> None:
         files = [open_weights(backbone), open_weights(head)]
         self._owner = "opencv:nanotrack"
-        self._backbone = open_session(files[0], self._owner, run, threads=run.cores)
+        self._backbone = _open_backbone(files[0], self._owner, run)
         self._head = open_session(files[1], self._owner, run, threads=run.cores)
         self._lost_below = lost_below
         version = " + ".join(file.version for file in files)
@@ -191,6 +194,17 @@ class NanoTracker:
             raise ValueError(f"{self._owner}: the state is damaged")
         blue, green, red, lost = rest
         return Target(x, y, width, height, (blue, green, red), bool(lost), features)
+
+
+def _open_backbone(file: WeightsFile, owner: str, run: Running) -> Session:
+    """The backbone for windows of both sizes; published ones say that they take the larger one only."""
+    session = open_session(file, owner, run, threads=run.cores)
+    if file.format != "onnx" or not all(session.inputs[0].shape[2:]):
+        return session
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "backbone.onnx"
+        copy.write_bytes(any_sides(file.path.read_bytes()))
+        return open_session(replace(file, path=copy), owner, run, threads=run.cores)
 
 
 def _window(image: NDArray[np.uint8], target: Target, side: int, size: int) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""The outermost fields of an ONNX file, read without any library: whether it is whole, its opset, who made it."""
+"""Protobuf read without any library: whether an ONNX file is whole, its opset, who made it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ def outline(content: bytes, name: str) -> tuple[int | None, str]:
     opset, producer, graph = None, "", False
     while place < len(view):
         try:
-            key, place = _varint(view, place)
-            value, place = _field(view, place, key & 7)
+            key, place = varint_at(view, place)
+            value, place = field_at(view, place, key & 7)
         except (ValueError, IndexError):
             # Up to here the fields were those of a model: the file was cut; else it never was one.
             what = "the file is cut off or damaged" if graph or producer else "got something else"
@@ -31,8 +31,8 @@ def outline(content: bytes, name: str) -> tuple[int | None, str]:
 def _default_opset(message: memoryview) -> int | None:
     place, domain, version = 0, b"", None
     while place < len(message):
-        key, place = _varint(message, place)
-        value, place = _field(message, place, key & 7)
+        key, place = varint_at(message, place)
+        value, place = field_at(message, place, key & 7)
         if key >> 3 == 1 and isinstance(value, memoryview):
             domain = bytes(value)
         elif key >> 3 == 2 and isinstance(value, int):
@@ -40,12 +40,12 @@ def _default_opset(message: memoryview) -> int | None:
     return version if domain in (b"", b"ai.onnx") else None
 
 
-def _field(view: memoryview, place: int, wire: int) -> tuple[int | memoryview, int]:
+def field_at(view: memoryview, place: int, wire: int) -> tuple[int | memoryview, int]:
     """A protobuf field's value and the place after it (protobuf.dev, "Encoding")."""
     if wire == 0:
-        return _varint(view, place)
+        return varint_at(view, place)
     if wire == 2:
-        length, place = _varint(view, place)
+        length, place = varint_at(view, place)
     elif wire in (1, 5):
         length = 8 if wire == 1 else 4
     else:
@@ -55,7 +55,8 @@ def _field(view: memoryview, place: int, wire: int) -> tuple[int | memoryview, i
     return view[place : place + length], place + length
 
 
-def _varint(view: memoryview, place: int) -> tuple[int, int]:
+def varint_at(view: memoryview, place: int) -> tuple[int, int]:
+    """A number of variable length, and the place after it; IndexError where the message is cut."""
     value = shift = 0
     while True:
         byte = view[place]

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnx.shape_inference
 import pytest
 from PIL import Image
 
@@ -273,6 +275,30 @@ def test_the_accuracy_of_the_weights_comes_through(assets, name):
         overlaps.append(0.0 if shape is None else overlap(shape, box))
     assert np.mean(overlaps) == pytest.approx(MODELS[name].bag, abs=0.01)
     assert np.mean(np.array(overlaps) > 0.5) >= 0.99
+
+
+@pytest.mark.parametrize("name", ["nanotrack 2", "nanotrack 3"])
+def test_a_backbone_that_says_it_takes_one_size_only_is_as_good(assets, tmp_path, name):
+    """As its authors publish it; the one among the assets was opened to any size."""
+    case = MODELS[name]
+    made = onnx.load(assets / "weights" / case.files["backbone"])
+    for values, sides in ((made.graph.input, (255, 255)), (made.graph.output, (16, 16))):
+        for side, size in zip(values[0].type.tensor_type.shape.dim[2:], sides, strict=True):
+            side.dim_value = size
+    fixed = tmp_path / "fixed.onnx"
+    onnx.save(onnx.shape_inference.infer_shapes(made), fixed)
+    options = {"backbone": str(fixed), "head": str(assets / "weights" / case.files["head"])}
+    published = load_model(case.reference, device="cpu", options=options).model
+    opened = open_case(case, assets).model
+    found = []
+    for model in (published, opened):
+        frame, start = scene(0)
+        (state,) = model.begin(frame, [start])
+        for shift in (1, 2, 3):
+            ((state, shape),) = model.follow(scene(shift)[0], [state])
+            found.append(shape)
+    assert found[:3] == found[3:]
+    assert None not in found
 
 
 @pytest.mark.parametrize("name", ["nanotrack 2", "nanotrack 3"])
