@@ -3,6 +3,7 @@
 import io
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -170,6 +171,23 @@ def test_thresholds_masks_and_scores_are_the_calls():
     without, ahead, _ = both_ways(make, Watched(batch_size=8, labels=labels, find=find), threshold=0.3)
     assert ahead == without
     assert {values[0] for *_, values in ahead} == {"80", "31"}
+
+
+def test_a_person_with_another_threshold_gets_no_answer_that_was_read_ahead():
+    """Of the same picture, by the same function, while a request without one runs; the model's scores are 0.9."""
+    finder = Watched(batch_size=8)
+    with placed(finder) as (stage, client), ThreadPoolExecutor(1) as threads:
+        task = client.task(pictures(range(COUNT)))
+        finder.gate.clear()
+        made = client.post("/api/lambda/requests", json={"function": "finder", "task": task})
+        until(finder.began.is_set, "the first call never came")
+        until(lambda: stage.shared.pool.record("finder").depth >= 2, "nothing was read ahead")
+        hers = threads.submit(stage.call, "finder", {"image": image_of(picture_bytes(3)), "threshold": 0.95})
+        until(lambda: stage.gateway.calls == 2, "her call never came")
+        finder.gate.set()
+        assert hers.result(20).json() == []
+        ended = client.until(f"/api/lambda/requests/{made.json()['id']}", lambda got: got.json()["status"] != "started")
+        assert (ended["status"], len(shapes_of(client, task))) == ("finished", COUNT)
 
 
 def test_a_region_is_not_read_ahead_for_long():

@@ -288,6 +288,17 @@ def test_a_result_whose_handing_in_is_disturbed(sandbox, task, fault, count):
         assert len(served.shapes(task)) == 12
 
 
+def test_a_result_that_had_arrived_is_no_failure_although_no_beat_told_so(sandbox, task):
+    """With the pace of real beats it is the second try that hears that the request is over."""
+    queue = replace(FAST, heartbeat_seconds=60)
+    with serving(sandbox, {"finder": Finder()}, queue=queue) as served:
+        sandbox.faults.add(method="POST", path=r"/complete$", cut=True, when="after")
+        assert served.ended(served.order(task))["status"] == "finished"
+        assert served.finished()[0].outcome == "done"
+        assert verbs(served) == ["complete", "complete"]
+        assert len(served.shapes(task)) == 12
+
+
 def test_a_result_that_the_server_refuses_for_good(sandbox, task):
     with serving(sandbox, {"finder": Finder()}) as served:
         sandbox.faults.add(method="POST", path=r"/complete$", status=413)
