@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from agent.compose.parts import Parts, joint_facts
+from agent.compose.parts import Answer, Parts, each_frame, joint_facts
 from agent.compose.steps import STEPS, Step, open_step
-from agent.contract import ConfigError, Context, Detection, Frame, Label
+from agent.contract import BadPrediction, ConfigError, Context, Detection, Frame, Label
 
 
 class Chain:
@@ -35,15 +35,20 @@ class Chain:
         self.default_threshold = self._first.loaded.default_threshold
         self.facts = joint_facts([self._first, *(step.part for step in self._steps)])
 
-    def detect(self, frames: Sequence[Frame], context: Context) -> list[list[Detection]]:
+    def detect(self, frames: Sequence[Frame], context: Context) -> list[Answer]:
         # Where labels change on the way, or come to it, nothing is left out by its label before the end.
         wanted = context.labels if self._stay else None
-        found = self._first.detect(frames, replace(context, labels=wanted))
+        answers = self._first.submit(frames, replace(context, labels=wanted))()
+        seen = {number: answer for number, answer in enumerate(answers) if not isinstance(answer, BadPrediction)}
+        found = list(seen.values())
         if wanted is not None:
             found = [[detection for detection in own if detection.label in wanted] for own in found]
         for step in self._steps:
-            found = step.look(frames, found, context)
-        return [[detection for detection in own if self._fits(detection)] for own in found]
+            found = step.look([frames[number] for number in seen], found, context)
+        after = dict(zip(seen, found, strict=True))
+        return each_frame(
+            ([answer] for answer in answers), lambda number, _: [one for one in after[number] if self._fits(one)]
+        )
 
     def _fits(self, detection: Detection) -> bool:
         """Whether a detection has become what its label says: to some rectangles there is no mask, or no skeleton."""

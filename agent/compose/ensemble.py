@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from agent.compose.fusion import fuse
-from agent.compose.parts import Parts, joint_facts, joint_labels
-from agent.contract import Context, Detection, Frame
+from agent.compose.parts import Answer, Parts, each_frame, joint_facts, joint_labels
+from agent.contract import Context, Frame
 
 LOWEST = 0.05
 """Fusing lowers what few agree on, so the parts are asked for less than the request wants."""
@@ -35,15 +35,17 @@ class Ensemble:
         self.default_threshold = min(part.loaded.default_threshold for part in self._parts)
         self.facts = joint_facts(self._parts, method=method, iou=f"{iou:g}")
 
-    def detect(self, frames: Sequence[Frame], context: Context) -> list[list[Detection]]:
+    def detect(self, frames: Sequence[Frame], context: Context) -> list[Answer]:
         asked = Context(min(context.threshold, LOWEST), context.labels, context.masks_as_polygons)
         waiting = [part.submit(frames, asked) for part in self._parts]
         found = [wait() for wait in waiting]
         weights = [part.weight for part in self._parts]
-        return [
-            fuse(groups, self._method, self._iou, weights, known=self._known, least=context.threshold)
-            for groups in zip(*found, strict=True)
-        ]
+        return each_frame(
+            zip(*found, strict=True),
+            lambda number, groups: fuse(
+                groups, self._method, self._iou, weights, known=self._known, least=context.threshold
+            ),
+        )
 
 
 load = Ensemble

@@ -10,7 +10,7 @@ import numpy as np
 
 from agent.compose.fusion import fuse
 from agent.compose.mirroring import has_sides, mirrored, scaled
-from agent.compose.parts import Parts, joint_facts
+from agent.compose.parts import Answer, Parts, each_frame, joint_facts
 from agent.contract import ConfigError, Context, Detection, Frame
 from agent.labels.names import some
 
@@ -56,19 +56,20 @@ class Flips:
         self.default_threshold = self._part.loaded.default_threshold
         self.facts = joint_facts([self._part], views=" ".join(f"{s:g}{'m' if m else ''}" for s, m in self._views))
 
-    def detect(self, frames: Sequence[Frame], context: Context) -> list[list[Detection]]:
+    def detect(self, frames: Sequence[Frame], context: Context) -> list[Answer]:
         asked = Context(min(context.threshold, LOWEST), context.labels, context.masks_as_polygons)
         views = [_view(frame, scale, mirror) for frame in frames for scale, mirror in self._views]
-        found = self._part.detect(views, asked)
-        count, answers = len(self._views), []
-        for number, frame in enumerate(frames):
-            own = zip(views[number * count :], found[number * count : (number + 1) * count], self._views, strict=False)
+        found, count = self._part.submit(views, asked)(), len(self._views)
+
+        def fused(number: int, seen: list[list[Detection]]) -> list[Detection]:
+            own = zip(views[number * count :], seen, self._views, strict=False)
             groups = [
-                [_back(mirrored(d, view.width, self._points) if mirror else d, view, frame) for d in group]
+                [_back(mirrored(d, view.width, self._points) if mirror else d, view, frames[number]) for d in group]
                 for view, group, (_, mirror) in own
             ]
-            answers.append(fuse(groups, self._method, self._iou, least=context.threshold))
-        return answers
+            return fuse(groups, self._method, self._iou, least=context.threshold)
+
+        return each_frame((found[start : start + count] for start in range(0, len(found), count)), fused)
 
 
 def _view(frame: Frame, scale: float, mirror: bool) -> Frame:

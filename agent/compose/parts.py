@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from agent.contract import Attribute, BadPrediction, ConfigError, Context, Detection, Frame, Label
 from agent.labels.maps import LabelMap, MapEntry, load_label_map
@@ -18,6 +18,9 @@ Named = TypeVar("Named", Attribute, Label)
 
 Opener = Callable[[str, str, Mapping[str, Any]], AbstractContextManager[tuple[LoadedModel, Host]]]
 """Gives the loaded model and its host for a name (an id or a reference), a device and options."""
+
+Answer: TypeAlias = list[Detection] | BadPrediction
+"""What a model said of one frame, or why it said nothing."""
 
 _KEYS = ("model", "options", "weight", "label_map", "threshold")
 
@@ -39,8 +42,8 @@ class Part:
         named = [(self.renames.get(label.name, label.name), label) for label in self.loaded.labels]
         return tuple(replace(label, name=name) for name, label in named if name is not None)
 
-    def submit(self, frames: Sequence[Frame], context: Context) -> Callable[[], list[list[Detection]]]:
-        """Begins a detection; what is given waits for it. BadPrediction there for a frame on which it failed."""
+    def submit(self, frames: Sequence[Frame], context: Context) -> Callable[[], list[Answer]]:
+        """Begins a detection; what is given waits for it."""
         back: dict[str, list[str]] = {}
         for label in self.loaded.labels:
             if (name := self.renames.get(label.name, label.name)) is not None:
@@ -59,22 +62,44 @@ class Part:
         return lambda: [self._renamed(found, asked) for future in futures for found in future.result()]
 
     def detect(self, frames: Sequence[Frame], context: Context) -> list[list[Detection]]:
-        return self.submit(frames, context)() if frames else []
+        """What it finds; BadPrediction where it failed on one of the frames."""
+        found = self.submit(frames, context)() if frames else []
+        if wrong := next((one for one in found if isinstance(one, BadPrediction)), None):
+            raise wrong
+        return [one for one in found if not isinstance(one, BadPrediction)]
 
     def call(self, work: Callable[[Any], T]) -> T:
         """What `work` gives for the model, in the model's own thread."""
         answer: Future[T] = self.host.call(lambda: work(self.loaded.model), current_priority())
         return answer.result()
 
-    def _renamed(self, found: Sequence[Detection] | BadPrediction, context: Context) -> list[Detection]:
+    def _renamed(self, found: Sequence[Detection] | BadPrediction, context: Context) -> Answer:
         if isinstance(found, BadPrediction):
-            raise found
+            return found
         named = [(self.renames.get(detection.label, detection.label), detection) for detection in found]
         return [
             detection if name == detection.label else replace(detection, label=name)
             for name, detection in named
             if name is not None and (detection.score is None or detection.score >= context.threshold)
         ]
+
+
+def each_frame(
+    about: Iterable[Sequence[Answer]], make: Callable[[int, list[list[Detection]]], list[Detection]]
+) -> list[Answer]:
+    """What `make` gives for each frame, of its number and all that was said about it.
+
+    Where an error is among that, it stands in the frame's place: the others need not be asked for again, which may cost
+    money. The error of a frame alone is raised.
+    """
+    found: list[Answer] = []
+    for number, answers in enumerate(about):
+        wrong = next((one for one in answers if isinstance(one, BadPrediction)), None)
+        said = [one for one in answers if not isinstance(one, BadPrediction)]
+        found.append(make(number, said) if wrong is None else wrong)
+    if len(found) == 1 and isinstance(found[0], BadPrediction):
+        raise found[0]
+    return found
 
 
 class Parts:

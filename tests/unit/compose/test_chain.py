@@ -224,6 +224,33 @@ def test_turned_lines_are_read_as_they_are_turned(opened):
     assert [d.attributes["text"] for d in found] == ["60", "45"]
 
 
+class Moody(Finder):
+    """Says nothing of the second picture, and counts the pictures that it is asked about."""
+
+    def __init__(self):
+        super().__init__([PERSON, CAR])
+        self.pictures = []
+
+    def detect(self, frames, context):
+        self.pictures += [frame.index for frame in frames]
+        return [BadPrediction("no credit") if frame.index == 1 else self.found for frame in frames]
+
+
+@pytest.mark.parametrize("scheme", ["ensemble", "flips", "chain"])
+def test_a_picture_that_failed_stands_for_itself_and_no_other_is_asked_for_again(opened, scheme):
+    moody, plates = Moody(), Plates()
+    of = {"ensemble": ["moody", "other"]}.get(scheme, "moody")
+    more = {"then": [{"model": "plates", "gives": "detections"}]} if scheme == "chain" else {}
+    composed = opened(scheme, {"moody": moody, "other": Finder([PERSON]), "plates": plates}, of=of, **more)
+    with Host(composed.model, batch_size=3) as host:
+        first, second, third = host.submit([picture(0), picture(1), picture(2)], Context(0.3)).result()
+    assert isinstance(second, BadPrediction)
+    assert [len(found) for found in (first, third)] == [{"ensemble": 2}.get(scheme, 4)] * 2
+    assert sorted(moody.pictures) == sorted([0, 1, 2] * (2 if scheme == "flips" else 1))
+    with pytest.raises(BadPrediction, match="no credit"):
+        composed.model.detect([picture(1)], Context(0.3))
+
+
 def test_nothing_found_asks_nobody(opened):
     colours = Colours()
     step = {"model": "colours", "gives": "label"}
