@@ -11,7 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adapters.huggingface.progress import bar_class
-from adapters.huggingface.weights import PICKLED, SAFE, TEXTS, check_files, digest, drop_damaged, licence
+from adapters.huggingface.weights import (
+    PICKLED,
+    SAFE,
+    TEXTS,
+    check_files,
+    digest,
+    drop_damaged,
+    has_safetensors,
+    licence,
+)
 from agent.contract import ConfigError, ModelError, ModelLoadFailed, ModelNotFound
 
 
@@ -52,10 +61,12 @@ def fetch(
         return _from_folder(folder, owner, revision, allow_pickle)
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
         raise ModelNotFound(f"{owner}: got no name of a repository, allowed: OWNER/NAME, or a folder")
-    wanted = TEXTS + SAFE + (PICKLED if allow_pickle else []) + (["*.py"] if with_code else [])
+    wanted = TEXTS + SAFE + (["*.py"] if with_code else [])
     token = _token(token_env, owner)
     with _hub_errors(owner, revision, token_env):
         folder = _snapshot(name, revision, token, local_files_only, wanted)
+        if allow_pickle and not has_safetensors(folder):
+            folder = _snapshot(name, folder.name, token, local_files_only, wanted + PICKLED)
     check_files(folder, owner, allow_pickle)
     return Source(owner, folder, folder.name, licence(folder), revision)
 

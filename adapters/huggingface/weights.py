@@ -20,6 +20,11 @@ PICKLED = ["pytorch_model.bin", "pytorch_model-*-of-*.bin", "pytorch_model.bin.i
 _LFS = b"version https://git-lfs"
 
 
+def has_safetensors(folder: Path) -> bool:
+    """Whether there are weights that hold nothing but numbers."""
+    return bool(_found(folder, SAFE))
+
+
 def check_files(folder: Path, owner: str, allow_pickle: bool) -> None:
     """ModelLoadFailed unless there is a config.json with weights that are whole and may be read."""
     if not (folder / "config.json").exists():

@@ -94,9 +94,17 @@ def test_a_repository_comes_with_its_commit_and_licence_and_nothing_needless(ask
     assert main == tag == pinned == ["ok", commit, "apache-2.0", files]
 
 
-def test_code_and_pickles_come_only_when_asked_for(ask):
+def test_code_comes_only_when_asked_for_and_pickles_only_where_there_is_nothing_better(ask, hub):
     (answer,) = ask(["some/model", {"allow_pickle": True, "with_code": True}])
-    assert {"pytorch_model.bin", "modeling.py"} <= set(answer[3])
+    assert "modeling.py" in answer[3]
+    assert "pytorch_model.bin" not in answer[3]
+    (hub.repositories["some/model"].folder / "model.safetensors").unlink()
+    refused, allowed = ask(["some/model", {}], ["some/model", {"allow_pickle": True}], cache="another")
+    assert refused[0] == "ModelLoadFailed"
+    assert "allow_pickle = true" in refused[1]
+    assert "pytorch_model.bin" in allowed[3]
+    (offline,) = ask(["some/model", {"allow_pickle": True}], cache="another", HF_HUB_OFFLINE="1")
+    assert offline == allowed
 
 
 def test_the_cache_serves_without_a_hub(ask, hub):
