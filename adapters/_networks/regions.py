@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 IMAGENET = Recipe(resize="stretch", mean=IMAGENET_MEAN, std=IMAGENET_STD)
 ULTRALYTICS = Recipe(resize="letterbox")
+_HELP = "aux"
+"""What torchvision's networks give beside `out`: it helped to train them."""
 _NO_CLASS = (-1, 255)
 """The usual numbers of pixels without a class."""
 
@@ -115,9 +117,11 @@ def semantic(signature: Signature) -> RegionHead | None:
 
     Heat maps of points have the same shape: C has to be the number of class names, or `head` has to say it.
     """
-    if len(signature.outputs) != 1:
+    both = {"out", _HELP} <= signature.outputs.keys()
+    outputs = {name: value for name, value in signature.outputs.items() if not (both and name == _HELP)}
+    if len(outputs) != 1:
         return None
-    ((name, value),) = signature.outputs.items()
+    ((name, value),) = outputs.items()
     told = signature.metadata.get("task") == "semantic"
     asked = told or signature.asked == "semantic"
     if value.ndim not in (3, 4) or value.shape[0] != 1 or value.shape[-1] * 8 < signature.width:

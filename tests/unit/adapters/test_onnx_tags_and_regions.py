@@ -178,6 +178,14 @@ def test_each_class_is_a_mask_of_the_frame(tmp_path, side):
     assert all(one.shape.bitmap.all() for one in found)
 
 
+def test_torchvisions_second_map_is_not_looked_at(tmp_path):
+    """It helped to train the network; here it says otherwise."""
+    wrong = quarters(side=16)[::-1]
+    path = constant_graph(tmp_path / "m.onnx", {"aux": np.ascontiguousarray(wrong), "out": quarters(side=16)})
+    found = found_in(load(path, labels=FOUR))
+    assert boxes(found) == {"cat": (64, 0, 128, 32), "dog": (0, 32, 64, 64), "owl": (64, 32, 128, 64)}
+
+
 def test_scores_are_the_mean_chance_and_thresholds_hold(tmp_path):
     path = constant_graph(tmp_path / "m.onnx", {"logits": quarters((9, 1, 9, 9), side=64)})
     loaded = load(path, labels=FOUR)
