@@ -66,6 +66,9 @@ def test_a_region(sandbox, task):
         served.call(**call, roi=[100, 20, 220, 180])
         served.call(**call)
         assert clicker.embedded == [(120, 160), (100, 160), (320, 240)]
+        # A pixel of which a region holds a part belongs to it.
+        served.call(**call, roi=[100.6, 20.6, 199.2, 179.2])
+        assert clicker.embedded[3:] == [(100, 160)]
         status, said = served.settled(
             served.enqueue({"type": "interact", **call, "neg_points": [], "obj_bbox": [], "roi": [400, 0, 500, 9]})
         )

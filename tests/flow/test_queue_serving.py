@@ -77,6 +77,15 @@ def test_a_stream_that_breaks_off_is_taken_up_again(sandbox, task):
         assert served.ended(served.order(task))["status"] == "finished"
 
 
+def test_an_event_that_breaks_off_with_its_stream_is_asked_for(sandbox, task):
+    """And no other stream comes, which would tell of it again."""
+    sandbox.faults.add(path=WATCH, cut=True, when="after", after_bytes=40)
+    sandbox.faults.add(path=WATCH, status=404, count=None)
+    with serving(sandbox, {"finder": Finder()}, queue=RARE) as served:
+        until(lambda: len(served.log("POST", ACQUIRE)) >= 2)
+        assert served.settled(served.enqueue(params(task, 0)))[0] == "completed"
+
+
 ODD = {
     "comments and blank lines": b": hello\n\n\n: keep-alive\n\nretry: 50\n\n",
     "an unknown event": b'event: weather\ndata: {"sun": true}\n\n',
