@@ -24,20 +24,26 @@ Drawn = list[tuple[int, Any, int]]
 """(frame, box, number of the track) of every rectangle that CVAT would draw."""
 
 
-def sightings(found: Sequence, label: str, descriptors: Any = None) -> list[Sighting]:
-    """What a detector saw of a label."""
+def sightings(found: Sequence, label: str, descriptors: Any = None, looks: Any = None) -> list[Sighting]:
+    """What a detector saw of a label. `descriptors` are of things, `looks` of detections, by their places."""
+
+    def look(place: int, thing: int | None) -> Any:
+        if looks is not None:
+            return looks.get(place)
+        return descriptors[thing] if descriptors and thing is not None else None
+
     return [
-        Sighting(d.frame, d.box, d.score, descriptors[d.thing] if descriptors and d.thing is not None else None)
-        for d in found.detections
+        Sighting(d.frame, d.box, d.score, look(place, d.thing))
+        for place, d in enumerate(found.detections)
         if d.label == label
     ]
 
 
-def linked(found: Sequence, descriptors: Any = None, **options: Any) -> Drawn:
+def linked(found: Sequence, descriptors: Any = None, looks: Any = None, **options: Any) -> Drawn:
     """Our tracks, thinned to keyframes."""
     drawn, number = [], 0
     for label in ("person", "car"):
-        for track in link(sightings(found, label, descriptors), LinkOptions(**options)):
+        for track in link(sightings(found, label, descriptors, looks), LinkOptions(**options)):
             number, keyframes = number + 1, thin(track)
             for frame in range(keyframes[0].frame, keyframes[-1].frame):
                 if (box := box_at(keyframes, frame)) is not None:
