@@ -17,6 +17,8 @@ from agent.contract import BadPrediction, Context, Detection, Label
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_ROUNDED = 0.01
+"""How far a probability may lie outside of 0 to 1, where half precision or quantisation rounds."""
 ULTRALYTICS = Recipe(resize="centre-crop", smooth=True)
 IMAGENET = Recipe(resize="centre-crop", mean=IMAGENET_MEAN, std=IMAGENET_STD, smooth=True)
 
@@ -68,7 +70,8 @@ class TagReader:
         values = row.astype(np.float64)
         if not np.isfinite(values).all():
             raise BadPrediction(f"{self._owner}: some scores are no numbers (NaN or infinite)")
-        if not self._head.logits:
+        # The gray picture's logits of a few classes may all lie between 0 and 1; those of others do not.
+        if not self._head.logits and values.min() >= -_ROUNDED and values.max() <= 1 + _ROUNDED:
             return values
         if self._together:
             return np.asarray(1 / (1 + np.exp(-np.clip(values, -80, 80))))

@@ -241,6 +241,19 @@ def picky_graph(path: Path, boxes: np.ndarray, labels: np.ndarray, scores: np.nd
     return _parsed(path, text)
 
 
+def bright_row(path: Path, factors: Sequence[float]) -> Path:
+    """A row of numbers that grow with the brightest of the input's numbers."""
+    text = f"""<ir_version: 9, opset_import: ["": 17]>
+    bright (float[1, 3, 64, 64] images) => (float[1, {len(factors)}] out) {{
+        brightest = ReduceMax <keepdims = 0> (images)
+        each = Constant <value_floats = [{", ".join(map(str, factors))}]> ()
+        grown = Mul (each, brightest)
+        shape = Constant <value_ints = [1, {len(factors)}]> ()
+        out = Reshape (grown, shape)
+    }}"""
+    return _parsed(path, text)
+
+
 def _parsed(path: Path, text: str) -> Path:
     model = onnx.parser.parse_model(text)
     onnx.checker.check_model(model)

@@ -7,7 +7,7 @@ from PIL import Image
 from agent.contract import Context, Frame, Rectangle
 from agent.errors import BadPrediction, ConfigError, ModelLoadFailed
 from agent.models.loading import load_model
-from tests.support.onnx_graphs import constant_graph, echo_graph
+from tests.support.onnx_graphs import bright_row, constant_graph, echo_graph
 
 NAMES = ["cat", "dog", "owl"]
 FRAME = Frame(0, "wide", np.zeros((64, 128, 3), np.uint8))
@@ -52,6 +52,15 @@ def test_logits_get_their_softmax_or_sigmoids(tmp_path):
     assert tags(load(tmp_path / "m.onnx", labels=NAMES, multi_label=True, top_k=1), threshold=0.5) == [("dog", 0.881)]
     small = load(row(tmp_path, [0.1, 0.3, 0.2], name="logits"), labels=NAMES)
     assert tags(small)[0][1] == pytest.approx(np.exp(0.3) / np.exp([0.1, 0.3, 0.2]).sum(), abs=1e-3)
+
+
+def test_logits_that_look_like_chances_for_a_gray_picture(tmp_path):
+    """A gray picture gives 0.1 and 0.45; what a white one gives, 0.53 and 2.38, can be no chances."""
+    loaded = load(bright_row(tmp_path / "m.onnx", [0.2, 0.9]), labels=NAMES[:2], mean=[0.0], std=[0.378])
+    white = Frame(0, "white", np.full((64, 64, 3), 255, np.uint8))
+    given = np.exp(np.array([0.2, 0.9]) / 0.378)
+    assert [one.label for one in found_in(loaded, white)] == ["dog"]
+    assert found_in(loaded, white)[0].score == pytest.approx(given[1] / given.sum(), abs=0.01)
 
 
 def test_only_asked_tags_and_only_named_classes(tmp_path):
