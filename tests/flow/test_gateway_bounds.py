@@ -112,6 +112,7 @@ def test_what_a_detector_cannot_read(stage, body, text):
         ("clicker", {"pos_points": [], "obj_bbox": [[1, 2]]}, "obj_bbox: got a list, allowed: [[left, top]"),
         ("clicker", {"text_prompts": ["cat"]}, "text_prompts: this model understands no words"),
         ("clicker", {"text_prompts": "cat"}, "text_prompts: got text, allowed: a list of texts"),
+        ("clicker", {"text_prompts": ["cat " * 3000]}, "text_prompts: got 12,000 characters, allowed: 10,000 in all"),
         ("follower", {}, "shapes: got none, and no states"),
         ("follower", {"shapes": {}}, "shapes: got an object, allowed: a list"),
         ("follower", {"shapes": [5]}, "shapes[0]: allowed: an object with a type and points"),

@@ -26,6 +26,8 @@ decoded when they are opened, before anybody could look how large they are."""
 MOST_VALUES = 1_000_000
 """Numbers, lists and the like in a body. Each takes many times the memory of its text, and while they are read nothing
 else of this process runs."""
+MOST_WORDS = 10_000
+"""Characters of all words together: a model takes some dozens, and its tokenizer would go through all of a book."""
 FARTHEST = 10_000_000.0
 """Pixels: no coordinate is larger than that."""
 _WORDS = {dict: "an object", list: "a list", str: "text", bool: "true or false", int: "a number", float: "a number"}
@@ -141,6 +143,8 @@ class Payload:
         found = self.list(name, allowed)
         if not all(isinstance(text, str) for text in found):
             _refuse(name, found, allowed)
+        if (length := sum(map(len, found))) > MOST_WORDS:
+            raise Refused(f"{name}: got {length:,} characters, allowed: {MOST_WORDS:,} in all")
         return tuple(text.strip() for text in found if text.strip())
 
 
