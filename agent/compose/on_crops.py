@@ -11,6 +11,7 @@ import numpy as np
 from agent.compose.fusion import apart
 from agent.compose.wish import Wish, rectangle_of, with_attribute
 from agent.contract import Attribute, ConfigError, Context, Detection, Frame, Label
+from agent.labels.names import some
 from agent.shapes.geometry import shift
 
 LEAST = 2
@@ -53,9 +54,25 @@ class _OnCrops:
         raise NotImplementedError
 
 
-class AttributeStep(_OnCrops):
+class _OfClassifier(_OnCrops):
+    """Wants a model whose answers are tags; of one that gives shapes too, these say nothing about the whole crop."""
+
+    def __init__(self, wish: Wish) -> None:
+        super().__init__(wish)
+        # A function of CVAT's may leave open what its labels are of.
+        self.tags = [label for label in self.part.labels if label.type in ("tag", "any")]
+        if not self.tags:
+            kinds = ", ".join(dict.fromkeys(label.type for label in self.part.labels)) or "nothing"
+            names = some([label.name for label in self.part.labels], 5)
+            raise ConfigError(
+                f"{wish.place}: {self.part.name} is no classifier: it gives {kinds} ({names}), allowed for"
+                f" {wish.gives!r}: a model that gives tags"
+            )
+
+
+class AttributeStep(_OfClassifier):
     def labels_after(self, labels: Sequence[Label]) -> list[Label]:
-        values = tuple(label.name for label in self.part.labels)
+        values = tuple(label.name for label in self.tags)
         return [with_attribute(label, Attribute(self.wish.attribute, "select", values), self.wish) for label in labels]
 
     def change(
@@ -67,13 +84,13 @@ class AttributeStep(_OnCrops):
         return replace(detection, attributes=attributes, score=self.wish.score_after(detection, best)), []
 
 
-class LabelStep(_OnCrops):
+class LabelStep(_OfClassifier):
     def labels_after(self, labels: Sequence[Label]) -> list[Label]:
         # What the classifier is not sure of keeps its label, so the old ones stay too.
         types = {label.type for label in labels if self.wish.concerns(label)}
         kind = types.pop() if len(types) == 1 else "any"
         known = {label.name for label in labels}
-        return [*labels, *(replace(label, type=kind) for label in self.part.labels if label.name not in known)]
+        return [*labels, *(replace(label, type=kind) for label in self.tags if label.name not in known)]
 
     def change(
         self, detection: Detection, seen: Sequence[Detection], left: int, top: int
@@ -95,7 +112,8 @@ class DetectionsStep(_OnCrops):
 
 
 def _best_tag(seen: Sequence[Detection]) -> Detection | None:
-    return max(seen, key=lambda detection: 1.0 if detection.score is None else detection.score, default=None)
+    tags = (detection for detection in seen if detection.shape is None)
+    return max(tags, key=lambda detection: 1.0 if detection.score is None else detection.score, default=None)
 
 
 def _crop(frame: Frame, detection: Detection, margin: float) -> tuple[Frame, int, int] | None:

@@ -16,6 +16,7 @@ from agent.contract import (
     Detection,
     Frame,
     Label,
+    PromptNeeds,
     Prompts,
     Rectangle,
     Skeleton,
@@ -102,6 +103,18 @@ class SkeletonStep(_OnRectangles):
 
 class MaskStep(_OnRectangles):
     method = "segment"
+
+    def __init__(self, wish: Wish) -> None:
+        super().__init__(wish)
+        needs: PromptNeeds = getattr(self.part.loaded.model, "needs", PromptNeeds())
+        wanted = [f"{needs.positive} or more points"] if needs.positive else []
+        wanted += [f"{needs.negative} or more negative points"] if needs.negative else []
+        if needs.box == "no" or wanted:
+            asked = " and ".join(wanted) or "something else"
+            raise ConfigError(
+                f"{wish.place}: {self.part.name} wants {asked}, allowed for 'mask': an interactor that answers to a"
+                " box alone"
+            )
 
     def labels_after(self, labels: Sequence[Label]) -> list[Label]:
         return [replace(label, type="mask") if self.wish.concerns(label) else label for label in labels]

@@ -18,7 +18,7 @@ from agent.cvat.frames import ChunkFrames
 from agent.cvat.session import Session
 from agent.cvat.work import TaskWork
 from agent.enrich.identities import identities
-from agent.enrich.places import ON_FRAMES, EnrichOptions, JobPlaces, Place
+from agent.enrich.places import ON_FRAMES, EnrichOptions, JobPlaces, Place, tracks_in
 from agent.enrich.shapes import ShapeBook, check_attribute, check_room, check_values, model_label
 from agent.errors import RequestCancelled
 from agent.existing import occupied_frames
@@ -95,10 +95,9 @@ def _stepped(
     around: Surroundings, report: RunReport,
 ) -> Iterator[Looked]:  # fmt: skip
     for batch in _batches(_frames(session, jobs, options, around, report), AT_ONCE):
-        before = [[found for _, found in _detections(book, job, frame.index)] for job, frame in batch]
-        after = step.look([frame for _, frame in batch], before, Context())
-        for (job, frame), found in zip(batch, after, strict=True):
-            known = _detections(book, job, frame.index)
+        before = [_detections(book, job, frame.index) for job, frame in batch]
+        after = step.look([frame for _, frame in batch], [[one for _, one in known] for known in before], Context())
+        for (job, frame), known, found in zip(batch, before, after, strict=True):
             # What a step adds comes after what it was given; here only that is asked for. What it says nothing of is
             # the very detection that it was given.
             for (place, one), other in zip(known, found[: len(known)], strict=True):
@@ -126,9 +125,9 @@ def _identified(
     means = np.array([_mean(own) for own in looks.values()], np.float32)
     numbers = identities(means, list(frames.values()), options.max_distance)
     number_of = dict(zip(looks, numbers, strict=True))
-    tracks = sum(kind == "tracks" for _, kind, _ in looks)
-    and_tracks = f" and {tracks} tracks" if tracks else ""
-    report.notes.append(f"identities  {len(set(numbers))} in {len(numbers) - tracks} shapes{and_tracks}")
+    tracks = [number for number, kind, _ in looks if kind == "tracks"]
+    and_tracks = f" and {tracks_in(tracks)}" if tracks else ""
+    report.notes.append(f"identities  {len(set(numbers))} in {len(numbers) - len(tracks)} shapes{and_tracks}")
     return [
         (job, place, found, replace(found, attributes={options.attribute: str(number_of[_key(job, place)])}), size)
         for job, place, found, size in seen

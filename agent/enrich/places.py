@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from agent.cvat.annotations_api import get_annotations
@@ -19,7 +20,7 @@ from agent.ledger.ledger import Ledger
 LOOKS = 8
 """Frames on which a track is looked at, where one answer is wanted for all of it."""
 ON_FRAMES = ("mask", "skeleton")
-"""What takes the place of a shape on one frame, and of no track."""
+"""What takes the place of a rectangle on one frame, and of no track."""
 
 Item = Mapping[str, Any]
 """A shape or a track as CVAT's JSON has it."""
@@ -67,6 +68,10 @@ class JobPlaces:
     places: dict[int, list[Place]]
     own: frozenset[tuple[str, int]] = frozenset()
     """(kind, id) of what this program made and nobody has changed."""
+    passed_over: Counter[str] = field(default_factory=Counter)
+    """By kind: what `of` leaves alone."""
+    left: Counter[str] = field(default_factory=Counter)
+    """Shapes that are not looked at, by reason."""
 
     def add(self, frame: int, place: Place) -> None:
         self.places.setdefault(frame, []).append(place)
@@ -79,19 +84,31 @@ def read_job(session: Session, ledger: Ledger, part: TaskWork, job: JobWork, opt
         raise BadRequest(f"task {part.task_id}: it has no label {unknown[0]!r}{near}")
     stored = get_annotations(session, job.id)
     own = untouched(ledger.made(job=job.id, server=session.url), stored, ledger.known_ids(job.id, session.url))[0]
-    chosen: Mapping[str, Sequence[Item]] = own if options.of == "own" else stored
     wanted = {names[name] for name in options.labels} or set(names.values())
     found = JobPlaces(job, stored, {}, frozenset((kind, item["id"]) for kind, items in own.items() for item in items))
-    for kind in ("shapes", "tracks"):
-        for item in chosen.get(kind, ()):
-            if item["label_id"] not in wanted or (options.of == "auto" and item.get("source") != "auto"):
+    for kind in ("shapes",) if options.gives in ON_FRAMES else ("shapes", "tracks"):
+        for item in stored.get(kind, ()):
+            if item["label_id"] not in wanted or (kind == "shapes" and not job.start <= item["frame"] <= job.stop):
                 continue
-            if kind == "tracks":
-                if options.gives not in ON_FRAMES:
-                    _add_track(found, item, part.labels, options)
-            elif job.start <= item["frame"] <= job.stop:
+            if not _is_meant(found, kind, item, options.of):
+                found.passed_over[kind] += 1
+            elif kind == "tracks":
+                _add_track(found, item, part.labels, options)
+            elif options.gives in ON_FRAMES and item["type"] != "rectangle":
+                found.left[f"{item['type']}: a {options.gives} takes the place of rectangles only"] += 1
+            else:
                 found.add(item["frame"], Place(item))
     return found
+
+
+def _is_meant(job: JobPlaces, kind: str, item: Item, of: str) -> bool:
+    return of == "all" or (item.get("source") == "auto" if of == "auto" else (kind, item["id"]) in job.own)
+
+
+def tracks_in(jobs: Collection[int]) -> str:
+    """How many tracks there are, of which each is in one of the jobs; CVAT keeps a task's track by job."""
+    count = "1 track" if len(jobs) == 1 else f"{len(jobs)} tracks"
+    return f"{count} (a track's part in each job is one)" if len(set(jobs)) > 1 else count
 
 
 def changes_on_the_way(label: TaskLabel | None, options: EnrichOptions) -> bool:

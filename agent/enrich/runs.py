@@ -13,8 +13,8 @@ from agent.cvat.session import Session
 from agent.cvat.uploads import JobUploads
 from agent.cvat.work import find_work
 from agent.enrich.looks import Looked, Ready, look, prepare
-from agent.enrich.places import ON_FRAMES, EnrichOptions, JobPlaces, read_job
-from agent.enrich.shapes import Changes, check_attribute
+from agent.enrich.places import ON_FRAMES, EnrichOptions, JobPlaces, read_job, tracks_in
+from agent.enrich.shapes import Changes, check_attribute, check_into
 from agent.enrich.votes import Look, note_track
 from agent.errors import BadRequest
 from agent.ledger.backups import write_backup
@@ -48,6 +48,8 @@ def enrich_target(
         for part in work:
             if options.fills:
                 check_attribute(part.labels, options.labels, options.fills, f"task {part.task_id}")
+            if options.into:
+                check_into(part.labels, options.into, options.gives, f"task {part.task_id}")
         # What cannot be done is told before a run of it is remembered.
         ready = [prepare(part, jobs[part.task_id], options, parts, params) for part in work]
         if not dry_run:
@@ -67,21 +69,45 @@ def enrich_target(
 def _count(jobs: Sequence[JobPlaces], target: Target, options: EnrichOptions, report: RunReport) -> None:
     """Tells what there is to look at, and what is left alone. BadRequest where there is nothing."""
     report.total = sum(len(job.places) for job in jobs)
-    tracks, unseen = sum(len(job.stored.get("tracks", ())) for job in jobs), ""
-    if tracks and options.gives in ON_FRAMES:
-        what = "1 track is" if tracks == 1 else f"{tracks} tracks are"
-        unseen = f"{what} not looked at: a {options.gives} takes the place of a shape on one frame, not of a track"
+    for job in jobs:
+        report.refused.update(job.left)
+    alone = list(_left_alone(jobs, options))
     if not report.total:
-        what = "shapes" if options.gives in ON_FRAMES else "shapes or tracks"
-        more = " that this program made and nobody changed (--of auto or all: more)" if options.of == "own" else ""
-        raise BadRequest(f"{target}: it holds no {what} to look at{more}{unseen and '; '}{unseen}")
-    if unseen:
-        report.notes.append(f"note        {unseen}")
+        what = "rectangles" if options.gives in ON_FRAMES else "shapes or tracks"
+        whose, more = _WHOSE[options.of]
+        others = [f"other shapes are left: {report.refused.total()}"] if report.refused else []
+        reasons = "".join(f"; {reason}" for reason in (*others, *alone))
+        raise BadRequest(f"{target}: it holds no {what} to look at{whose and f' that {whose} ({more})'}{reasons}")
+    report.notes += [f"note        {reason}" for reason in alone]
     places = [(job.work.id, place) for job in jobs for places in job.places.values() for place in places]
     if looked_at := {(job, place.track["id"]) for job, place in places if place.track is not None}:
         shapes = sum(place.track is None for _, place in places)
-        each = "1 track" if len(looked_at) == 1 else f"{len(looked_at)} tracks"
-        report.notes.append(f"looked at   {shapes} shapes, and {each} in {len(places) - shapes} places")
+        tracks = tracks_in([job for job, _ in looked_at])
+        report.notes.append(f"looked at   {shapes} shapes, and {tracks} in {len(places) - shapes} places")
+
+
+_WHOSE = {
+    "own": ("this program made and nobody changed", "--of auto or all: more"),
+    "auto": ("a model made and nobody changed", "--of all: more"),
+    "all": ("", ""),
+}
+
+
+def _left_alone(jobs: Sequence[JobPlaces], options: EnrichOptions) -> Iterator[str]:
+    """What the options leave out, and why."""
+    tracks = [job.work.id for job in jobs for _ in job.stored.get("tracks", ())]
+    if tracks and options.gives in ON_FRAMES:
+        are = "is" if len(tracks) == 1 else "are"
+        yield (
+            f"{tracks_in(tracks)} {are} not looked at: a {options.gives} takes the place of a shape on one frame, not"
+            " of a track"
+        )
+    shapes = sum(job.passed_over["shapes"] for job in jobs)
+    tracks = [job.work.id for job in jobs for _ in range(job.passed_over["tracks"])]
+    counts = ["1 shape" if shapes == 1 else f"{shapes} shapes"] if shapes else []
+    if passed_over := " and ".join([*counts, *([tracks_in(tracks)] if tracks else [])]):
+        whose, more = _WHOSE[options.of]
+        yield f"{passed_over} passed over: looked at is only what {whose} ({more})"
 
 
 def _once(opener: Opener, stack: ExitStack) -> Opener:

@@ -14,8 +14,8 @@ from agent.domain import TaskAttribute, TaskLabel
 from agent.errors import BadRequest, LabelMismatch
 from agent.filters import stored_bounds
 from agent.labels.attribute_values import valid_value
-from agent.labels.matching import LabelMatch, compatible, match_labels
-from agent.labels.names import some
+from agent.labels.matching import LabelMatch, compatible, find_match
+from agent.labels.names import meant, some
 
 
 def model_label(label: TaskLabel) -> Label:
@@ -76,7 +76,7 @@ class ShapeBook:
         self._names = {label.id: label for label in labels}
         self._ids = {label.name: label for label in labels}
         self._replaces = replaces
-        self._match: LabelMatch | None = match_labels(after, labels) if replaces else None
+        self._match: LabelMatch | None = _places_of(after, labels) if replaces else None
 
     def detection(self, shape: Mapping[str, Any]) -> Detection | None:
         """A rectangle, or the upright one around another shape, under its label; None without a place or label here."""
@@ -152,6 +152,13 @@ class ShapeBook:
         changes.replaced.append((shape["id"], new))
 
 
+def _places_of(after: Sequence[Label], labels: Sequence[TaskLabel]) -> LabelMatch:
+    match = find_match(after, labels)
+    if not match.targets:
+        raise LabelMismatch(f"no place for what the model makes: {'; '.join(one.reason for one in match.dropped[:3])}")
+    return match
+
+
 def with_values(item: Mapping[str, Any], values: Mapping[int, str]) -> dict[str, Any]:
     """A shape, track or keyframe with these values of its attributes, by their ids."""
     known = {a["spec_id"]: a["value"] for a in item.get("attributes", ())} | dict(values)
@@ -182,11 +189,23 @@ def check_room(labels: Sequence[TaskLabel], kind: str, place: str) -> None:
     """BadRequest where none of the labels that are looked at can hold a shape of that kind."""
     if not any(compatible(kind, label.type) for label in labels):
         types = ", ".join(f"{label.name!r} takes {label.type}" for label in labels[:5])
-        wanted = kind if kind == "skeleton" else f"{kind}, polygon or any"
         raise BadRequest(
-            f"{place}: no place for what --gives {kind} makes: {types}, allowed: a label of the type {wanted};"
+            f"{place}: no place for what --gives {kind} makes: {types}, allowed: a label of the type {_takers(kind)};"
             " --into names another label of the task"
         )
 
 
-__all__ = ["Changes", "LabelMismatch", "ShapeBook", "check_attribute", "check_room", "check_values", "model_label"]
+def check_into(labels: Sequence[TaskLabel], name: str, kind: str, place: str) -> None:
+    """LabelMismatch where the task has no label of that name, or one that cannot hold a shape of that kind."""
+    label = next((label for label in labels if label.name == name), None)
+    if label is None:
+        raise LabelMismatch(f"{place}: --into: it has no label {name!r}{meant(name, [one.name for one in labels])}")
+    if not compatible(kind, label.type):
+        raise LabelMismatch(
+            f"{place}: --into: {name!r} takes {label.type}, allowed: a label of the type {_takers(kind)}"
+        )
+
+
+def _takers(kind: str) -> str:
+    """The types of labels that can hold a shape of that kind."""
+    return kind if kind == "skeleton" else f"{kind}, polygon or any"

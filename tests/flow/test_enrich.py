@@ -69,7 +69,7 @@ class Poses(Plates):
 class Boxes:
     """Fills the rectangle that it is prompted with."""
 
-    prompts = PromptNeeds(box="required")
+    needs = PromptNeeds(positive=0, box="required")
 
     def embed(self, frame):
         return frame.image.shape

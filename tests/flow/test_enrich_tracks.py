@@ -251,7 +251,7 @@ def test_masks_and_skeletons_take_no_tracks_place(session, cli):
     words = ("enrich", "--task", scene.task, "--model", "opencv:grabcut", "--gives", "mask", "--of", "all")
     told = "1 track is not looked at: a mask takes the place of a shape on one frame, not of a track"
     done = cli(*words, fails=True)
-    assert str(done.exception).endswith(f"it holds no shapes to look at; {told}")
+    assert str(done.exception).endswith(f"it holds no rectangles to look at; {told}")
 
 
 def restored(cli, report):

@@ -17,6 +17,7 @@ from agent.contract import (
     Keypoint,
     Label,
     Mask,
+    PromptNeeds,
     Rectangle,
     Skeleton,
 )
@@ -82,6 +83,7 @@ class Segmenter:
     """Fills the box that it is given."""
 
     labels = ()
+    needs = PromptNeeds(positive=0, box="required")
 
     def __init__(self):
         self.embedded = 0
