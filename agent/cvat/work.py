@@ -87,6 +87,18 @@ class TaskWork:
         return () if self.seen else (text,)
 
 
+class NothingThere(BadRequest):
+    """There is nothing to annotate. Why can name our account and options, which is nothing for people in CVAT."""
+
+    def __init__(self, message: str, public: str) -> None:
+        super().__init__(message)
+        self._public = public
+
+    @property
+    def public(self) -> str:
+        return self._public
+
+
 def find_work(
     session: Session, target: Target, *, ground_truth: bool = False, honeypots: bool = False
 ) -> list[TaskWork]:
@@ -128,7 +140,8 @@ def _nothing(session: Session, target: Target, listed: Sequence[Any]) -> BadRequ
         found = session.request("GET", f"/api/{target.kind}s/{target.id}").json()
     except ServerRefused as error:
         if error.status == 403:
-            return BadRequest(f"{target}: {session.user} has no job in it{where}")
+            hidden = f"{target}: it does not exist, or the user of this agent may not see it"
+            return NothingThere(f"{target}: {session.user} has no job in it{where}", hidden)
         if target.kind == "task" and error.status == 404 and (job := _job_of_that_number(session, target.id)):
             raise ServerRefused(
                 f"{error}; did you mean --job {target.id}, of task {job['task_id']}?", status=404
@@ -137,8 +150,9 @@ def _nothing(session: Session, target: Target, listed: Sequence[Any]) -> BadRequ
     if target.kind == "task" and not found.get("size"):
         return BadRequest(f"{target}: it has no data yet")
     if not listed and where:
-        return BadRequest(f"{target}: it has no jobs{where}")
-    return BadRequest(f"{target}: it has no annotation jobs (ground truth jobs count if --ground-truth is given)")
+        return NothingThere(f"{target}: it has no jobs{where}", f"{target}: the user of this agent sees no jobs of it")
+    text = f"{target}: it has no annotation jobs"
+    return NothingThere(f"{text} (ground truth jobs count if --ground-truth is given)", text)
 
 
 def _job_of_that_number(session: Session, number: int) -> dict[str, Any] | None:

@@ -7,9 +7,10 @@ import pytest
 
 from agent.contract import Attribute, Detection, Keypoint, Label, Mask, Rectangle, Skeleton
 from agent.settings.server import ServerSettings
-from tests.support.material import make_image_task, make_video_task
+from tests.support.material import make_image_task, make_video_task, picture_bytes
 from tests.support.models import Finder
 from tests.support.queue import FAST, serving
+from tests.support.tasks import Client
 
 THING = [{"name": "thing"}]
 
@@ -232,6 +233,21 @@ def test_what_makes_no_sense_fails_with_a_reason_and_the_door_lives_on(sandbox, 
         for category in ("interactive", "batch"):
             assert served.settled(served.enqueue(raw, category)) == ("failed", message)
         assert served.door.health().ok
+
+
+def test_people_read_nothing_of_our_account_and_the_log_tells_it(sandbox, session, caplog):
+    with Client(sandbox, "alice", "secret") as alice:
+        hers = alice.task([("a.jpg", picture_bytes(0))])
+    empty = session.request("POST", "/api/tasks", body={"name": "empty", "labels": THING}).json()["id"]
+    server = ServerSettings(user="bot", password="secret", organization="")
+    with serving(sandbox, {"finder": Finder()}, server=server) as served:
+        for task, message in (
+            (hers, "it does not exist, or the user of this agent may not see it"),
+            (empty, "it has no data yet"),
+        ):
+            queued = served.enqueue(params(task, "annotate_task"), "batch")
+            assert served.settled(queued) == ("failed", f"task {task}: {message}")
+    assert f"task {hers}: bot has no job in it, in the personal workspace" in caplog.text
 
 
 def test_what_makes_no_sense_for_the_task(sandbox, session):
