@@ -36,6 +36,8 @@ def detect(context, image):
     return [a.rectangle(0, [1, 2, 30, 40])]
 """
 
+CLASSIFIER = FUNCTION.replace("rectangle", "tag").replace("(0, [1, 2, 30, 40])", "(0)")
+
 
 @pytest.fixture
 def silence(sandbox):
@@ -206,15 +208,16 @@ class TestCommandLine:
         sandbox.faults.clear()
         assert resume(record.id, Surroundings(server=session.settings)).annotations.total() == 8
 
-    def test_enrich(self, sandbox, session, silence, model):
+    def test_enrich(self, sandbox, session, silence, model, tmp_path):
         from agent.compose.named import opener_for
         from agent.enrich.places import EnrichOptions
         from agent.enrich.runs import enrich_target
 
         task = make_image_task(session, count=8, labels=[{"name": "thing"}])
         start(Target("task", task), Options(model=model), Surroundings(server=session.settings))
+        (tmp_path / "classifier.py").write_text(CLASSIFIER)
         silence.fall()
-        run, options = Interrupted(session, silence), EnrichOptions(model, "label")
+        run, options = Interrupted(session, silence), EnrichOptions(f"cvat:{tmp_path}/classifier.py", "label")
         more = {"device": "cpu", "params": {}, "opener": opener_for(())}
         assert run.ends(lambda: enrich_target(Target("task", task), options, run.around, **more)) < SOON
 
