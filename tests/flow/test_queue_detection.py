@@ -105,7 +105,10 @@ def test_a_region_outside_of_the_picture(sandbox, session):
         one = served.enqueue(params(task, roi=[1000, 1000, 1100, 1100]))
         whole = served.enqueue(params(task, "annotate_task", roi=[1000, 1000, 1100, 1100]), "batch")
         assert served.settled(one) == ("failed", "frame 0: the region lies outside the picture of 320x240")
-        assert served.settled(whole)[0] == "failed"
+        assert served.settled(whole) == (
+            "failed",
+            "none of the 2 frames could be annotated; the last one: the region lies outside the picture of 320x240",
+        )
 
 
 RICH = [

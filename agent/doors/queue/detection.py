@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 Lend = Callable[[], AbstractContextManager[HostedModel]]
 """The model, loaded; it stays while the block runs."""
 
+_OUTSIDE = "the region lies outside the picture"
+
 
 def annotate_task(
     wanted: AnnotateTask,
@@ -61,7 +63,10 @@ def annotate_task(
         annotate(plan, frames, hosted.host, sink, lease, report)
     if places and len(report.skipped) == len(places):
         last = list(report.skipped.values())[-1]
-        raise BadPrediction(f"none of the {len(places)} frames could be annotated; the last one: {last}")
+        asked = all(_OUTSIDE in reason for reason in report.skipped.values())
+        raise (BadRequest if asked else BadPrediction)(
+            f"none of the {len(places)} frames could be annotated; the last one: {last}"
+        )
     return report
 
 
@@ -95,7 +100,7 @@ def cropped(frame: Frame, region: Region | None) -> Frame | BadFrame:
     part = frame.image[roi.top : roi.bottom, roi.left : roi.right]
     if not part.size:
         size = f"{frame.width}x{frame.height}"
-        return BadFrame(frame.index, frame.name, f"the region lies outside the picture of {size}")
+        return BadFrame(frame.index, frame.name, f"{_OUTSIDE} of {size}")
     return Frame(frame.index, frame.name, np.ascontiguousarray(part))
 
 

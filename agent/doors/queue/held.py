@@ -17,6 +17,7 @@ from agent.cvat.task_cache import TaskCache
 from agent.doors import Shared
 from agent.doors.queue.detection import annotate_frame, annotate_task
 from agent.doors.queue.parameters import (
+    REQUEST_TYPES,
     AnnotateFrame,
     AnnotateTask,
     InitTracking,
@@ -77,9 +78,9 @@ class Held:
         """Answers the request; whatever goes wrong is told to whom it concerns, and ends here."""
         raw = self.assignment.params
         asked = raw.get("type") if isinstance(raw, Mapping) else None
-        name = asked if isinstance(asked, str) else "nothing"
+        name = asked if isinstance(asked, str) and asked in REQUEST_TYPES else "unknown"
         try:
-            with self.place.shared.activity.begin("queue", name[:40], self.model, subject(raw)) as request:
+            with self.place.shared.activity.begin("queue", name, self.model, subject(raw)) as request:
                 log.info("acquired request %s of function %d", self.assignment.id, self.queue.function)
                 self._settle(request)
         except Exception:

@@ -87,6 +87,8 @@ KINDS: Mapping[str, tuple[str, ...]] = {
 }
 """What the functions of each kind are asked for."""
 
+REQUEST_TYPES = frozenset(name for names in KINDS.values() for name in names)
+
 
 def read_parameters(raw: Any, kind: str) -> Wanted:
     """What is asked of a model of a kind. BadRequest says which parameter is wrong."""
