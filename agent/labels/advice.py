@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from agent.domain import Label, TaskLabel
 from agent.labels.maps import LabelMap, known_label_maps, load_label_map
-from agent.labels.match import NO_SUCH_LABEL, DroppedLabel, compatible
+from agent.labels.match import ALIKE, NO_SUCH_LABEL, DroppedLabel, compatible
 from agent.labels.names import NameIndex, close_names, fold, some
 
 
@@ -105,8 +106,11 @@ def nothing_matches(
     text = f"labels: none of the model's ({some(own)}) has a place in the task's ({some(theirs) or 'it has none'})"
     if reasons := [label.reason for label in dropped if label.reason != NO_SUCH_LABEL]:
         text += f": {reasons[0]}"
-    if misfits := [label.types for label in dropped if label.types is not None]:
-        return f"{text}; {_about_types(*misfits[0], wording)}"
+    if misfits := [label for label in dropped if label.types is not None]:
+        return f"{text}; {_about_types(misfits, task_labels, wording)}"
+    if any(label.points for label in dropped):
+        mine = wording.label_map.format(name="mine.toml")
+        return f"{text}; say which is which by `sublabels` in a label map ({mine}), or by the model's option `points`"
     if maps := maps_that_help(model_labels, task_labels):
         return f"{text}; try {wording.label_map.format(name=maps[0])}"
     for label in dropped:
@@ -115,8 +119,13 @@ def nothing_matches(
     return f"{text}; say which is which by {wording.pair.format(own='model label', theirs='task label')}"
 
 
-def _about_types(own: str, theirs: str, wording: Wording) -> str:
-    """What helps where a name is the same and the types do not go together; no mapping does."""
+def _about_types(misfits: Sequence[DroppedLabel], task_labels: Sequence[TaskLabel], wording: Wording) -> str:
+    """What helps where names are the same and the types do not go together: a label of another name, or of a type."""
+    own, theirs = misfits[0].types or ("any", "any")
+    # Among many labels, nobody knows which of them is meant by another name.
+    others = [label.name for label in task_labels if label.type == own] if len(misfits) <= ALIKE else []
+    if others:
+        return f"{wording.pair.format(own=misfits[0].name, theirs=others[0])} puts together what is of the type {own}"
     wanted = {"skeleton": own, "any": own, "mask": "mask, polygon or any", "polygon": "mask, polygon or any"}
     fits = f"a task's label of the type {wanted.get(own, f'{own} or any')} fits"
     if theirs == "rectangle" and own in ("mask", "skeleton"):
@@ -129,16 +138,27 @@ def _about_types(own: str, theirs: str, wording: Wording) -> str:
 
 
 def strangers(label_map: LabelMap | None, model_labels: Sequence[Label]) -> tuple[str, ...]:
-    """A note about labels that a file of somebody's own names and the model does not have.
+    """Notes about labels, attributes and points that a file of somebody's own names and the model does not have.
 
     Ours are made for many models, and name what many of them lack.
     """
     if label_map is None or not label_map.is_file:
         return ()
-    index = NameIndex(model_labels)
-    strange = [name for name in label_map.labels if index.find(name)[1] == "no such name"]
+    index, place = NameIndex(model_labels), f"label map {label_map.name}"
+    notes = [_strange(label_map.labels, index, place, "the model")]
+    for name, entry in label_map.labels.items():
+        if (label := index.find(name)[0]) is not None:
+            attributes, points = NameIndex(label.attributes), NameIndex(label.sublabels)
+            notes.append(_strange(entry.attribute_names, attributes, f"{place}: {name}: attribute_names", "the label"))
+            notes.append(_strange(entry.sublabels, points, f"{place}: {name}: sublabels", "the label"))
+    return tuple(filter(None, notes))
+
+
+def _strange(named: Iterable[str], index: NameIndex[Any], place: str, whose: str) -> str:
+    """The note about names that are not there; none where all are."""
+    strange = [name for name in named if index.find(name)[1] == "no such name"]
     if not strange:
-        return ()
+        return ""
     near = close_names(strange[0], index.names, 1)
     hint = f"; instead of {strange[0]!r}, did you mean {near[0]!r}?" if near else ""
-    return (f"label map {label_map.name} names what the model does not have: {some(strange)}{hint}",)
+    return f"{place} names what {whose} does not have: {some(strange)}{hint}"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 from agent.domain import Attribute, Label, TaskAttribute, TaskLabel
 from agent.labels.attribute_values import valid_value
 from agent.labels.maps import MapEntry
 from agent.labels.match import DroppedLabel, LabelTarget, SublabelTarget, compatible
-from agent.labels.names import NameIndex, meant
+from agent.labels.names import NameIndex, meant, some
+
+Wish = TypeVar("Wish")
 
 
 def fit(label: Label, target: TaskLabel, entry: MapEntry, how: str) -> LabelTarget | DroppedLabel:
@@ -23,13 +26,30 @@ def fit(label: Label, target: TaskLabel, entry: MapEntry, how: str) -> LabelTarg
         )
         sublabels, more = _sublabels(label, target, entry)
     except _NoPlace as problem:
-        return DroppedLabel(label.name, f"{how}, {target.name!r}: {problem}")
+        points = isinstance(problem, _NoCommonPoint)
+        return DroppedLabel(label.name, f"{how}, {target.name!r}: {problem}", points=points)
     notes += more
     return LabelTarget(target, how, attributes, fixed, sublabels, entry.threshold, label.type, tuple(notes))
 
 
 class _NoPlace(Exception):
     """Something that a map or a mapping names does not exist."""
+
+
+class _NoCommonPoint(_NoPlace):
+    """Two skeletons have no point in common."""
+
+
+def _by_own_names(wishes: Mapping[str, Wish], own: Sequence[Attribute | Label]) -> dict[str, Wish]:
+    """What a map or a mapping says of a label's attributes or points, by the model's spelling of their names."""
+    index, found = NameIndex(own), dict[str, Wish]()
+    for name, wish in wishes.items():
+        if (thing := index.find(name)[0]) is None:
+            continue
+        if thing.name in found:
+            raise _NoPlace(f"the model's {thing.name!r} is named twice")
+        found[thing.name] = wish
+    return found
 
 
 def _fixed(target: TaskLabel, wishes: Mapping[str, str]) -> dict[int, str]:
@@ -50,7 +70,8 @@ def _attributes(
 ) -> tuple[dict[str, TaskAttribute], list[str]]:
     """Model attribute -> task attribute, and notes about those without a place."""
     index, found, notes = NameIndex(theirs), dict[str, TaskAttribute](), []
-    for attribute in own:
+    wishes = _by_own_names(wishes, own)
+    for attribute in sorted(own, key=lambda one: one.name not in wishes):  # a name never takes what is asked for
         if only_listed and attribute.name not in wishes:
             continue
         wish = wishes.get(attribute.name, attribute.name)
@@ -68,8 +89,9 @@ def _attributes(
 def _sublabels(label: Label, target: TaskLabel, entry: MapEntry) -> tuple[dict[str, SublabelTarget], list[str]]:
     """Model sublabel -> what it becomes, each task sublabel at most once, and notes."""
     index, found, lost = NameIndex(target.sublabels), dict[str, SublabelTarget](), []
-    for sub in label.sublabels:
-        wish = entry.sublabels.get(sub.name)
+    wishes = _by_own_names(entry.sublabels, label.sublabels)
+    for sub in sorted(label.sublabels, key=lambda one: one.name not in wishes):
+        wish = wishes.get(sub.name)
         if (wish is None and entry.only_listed_sublabels) or (wish is not None and wish.name is None):
             continue
         name = wish.name if wish is not None and wish.name is not None else sub.name
@@ -85,5 +107,6 @@ def _sublabels(label: Label, target: TaskLabel, entry: MapEntry) -> tuple[dict[s
         attributes, _ = _attributes(sub.attributes, match.attributes, names, False)
         found[sub.name] = SublabelTarget(match, attributes)
     if target.type == "skeleton" and not found:
-        raise _NoPlace("none of the model's points has a place in it")
+        own, theirs = (some([one.name for one in side], 5) or "none" for side in (label.sublabels, target.sublabels))
+        raise _NoCommonPoint(f"none of the model's points ({own}) has a place among its own ({theirs})")
     return found, [f"no place for {', '.join(lost)}"] if lost else []

@@ -50,11 +50,25 @@ class DroppedLabel:
     """Task labels that may be meant."""
     types: tuple[str, str] | None = None
     """The model's type and the task's, where it is they that do not go together."""
+    points: bool = False
+    """Whether both are skeletons that have no point in common."""
+
+    def why(self) -> str:
+        """The reason, with what helps where that is no other name."""
+        return f"{self.reason}; `sublabels` in a label map say which is which" if self.points else self.reason
 
     def line(self) -> str:
         """Why, and what may be meant."""
         meant = f"; did you mean {' or '.join(map(repr, self.suggestions))}?" if self.suggestions else ""
-        return f"dropped: {self.reason}{meant}"
+        return f"dropped: {self.why()}{meant}"
+
+    @property
+    def kind(self) -> str:
+        """The reason without the names in it, which many labels may have in common."""
+        if self.types is None:
+            return self.reason
+        own, theirs = self.types
+        return f"the model gives them as {own}, the task takes them as {theirs}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,20 +128,39 @@ class LabelMatch:
             yield f"{name:<{width}}  ->  {target.label.name}  ({types}; {'; '.join(facts)})"
         for dropped in alone:
             yield f"{dropped.name:<{width}}  {dropped.line()}"
-        for reason, names in together.items():
-            yield f"{len(names)} labels of the model are dropped, {reason}: {some(names, most)}"
+        for reason, found in together.items():
+            names = some([label.name for label in found], most)
+            hint = rectangles_instead(*found[0].types) if found[0].types is not None else ""
+            yield f"{len(found)} labels of the model are dropped, {reason}: {names}{hint}"
+        yield from self._of_any_type(most)
         if self.unused:
             yield f"labels of the task that stay unused: {', '.join(label.name for label in self.unused)}"
         yield from self.notes
 
-    def _grouped(self) -> tuple[list[DroppedLabel], dict[str, list[str]]]:
-        """The dropped labels that deserve a line of their own, and the names of the others by reason."""
+    def _grouped(self) -> tuple[list[DroppedLabel], dict[str, list[DroppedLabel]]]:
+        """The dropped labels that deserve a line of their own, and the others by reason."""
         by_reason: dict[str, list[DroppedLabel]] = {}
         for label in self.dropped:
             if not label.suggestions:
-                by_reason.setdefault(label.reason, []).append(label)
-        many = {reason: [label.name for label in found] for reason, found in by_reason.items() if len(found) > ALIKE}
-        return [label for label in self.dropped if label.suggestions or label.reason not in many], many
+                by_reason.setdefault(label.kind, []).append(label)
+        many = {reason: found for reason, found in by_reason.items() if len(found) > ALIKE}
+        return [label for label in self.dropped if label.suggestions or label.kind not in many], many
+
+    def _of_any_type(self, most: int) -> Iterator[str]:
+        """What becomes of shapes whose type the model tells only when it gives them, as ensembles may."""
+        places: dict[str, list[str]] = {}
+        for name, target in self.targets.items():
+            if target.model_type == "any" != target.label.type:
+                places.setdefault(target.label.type, []).append(name)
+        for kind, names in places.items():
+            hint = rectangles_instead("any", kind)
+            yield f"any type of shape may come as {some(names, most)}: the task takes {kind}, others are left out{hint}"
+
+
+def rectangles_instead(own: str, theirs: str) -> str:
+    """The end of a line about shapes that a task's label cannot hold, where an option of many models helps."""
+    helps = theirs == "rectangle" and own in ("mask", "skeleton", "any")
+    return "; many models give rectangles instead by their option shape=rectangle" if helps else ""
 
 
 def compatible(model_type: str, task_type: str) -> bool:

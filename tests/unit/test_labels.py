@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from agent.domain import LABEL_TYPES, Attribute, Label, TaskAttribute, TaskLabel
 from agent.errors import ConfigError, LabelMismatch
-from agent.labels.advice import IN_MENU, IN_RULE
+from agent.labels.advice import IN_MENU, IN_RULE, ON_COMMAND_LINE
 from agent.labels.attribute_values import valid_value
 from agent.labels.maps import load_label_map, parse_label_map
 from agent.labels.matching import check_match, compatible, find_match, match_labels
@@ -217,6 +217,13 @@ class TestAttributes:
         with pytest.raises(LabelMismatch, match="no attribute 'kimd'; did you mean 'kind'"):
             match_labels([self.OWN], [self.THEIRS], request={"car": wish})
 
+    def test_names_of_attributes_in_a_map_are_compared_as_those_of_labels(self, tmp_path):
+        path = tmp_path / "mine.toml"
+        path.write_text("[labels.car]\nattribute_names = { Speed = 'age', colour = 'kind' }\n")
+        match = match_labels([self.OWN], [self.THEIRS], label_map=load_label_map(str(path)))
+        assert match.targets["car"].attributes == {"speed": AGE, "Kind": KIND}
+        assert match.notes == ("label map mine: car: attribute_names names what the label does not have: colour",)
+
     def test_two_attributes_cannot_become_one(self):
         wish = {"name": "car", "attributes": {"Kind": "kind", "speed": "kind"}}
         with pytest.raises(LabelMismatch, match="two attributes become 'kind'"):
@@ -299,7 +306,69 @@ class TestSkeletons:
 
     def test_a_skeleton_without_a_common_point_is_no_match(self):
         match = match_labels([self.own("wheel"), *model("x")], [self.THEIRS, *task("x")])
-        assert "none of the model's points" in match.dropped[0].reason
+        (dropped,) = match.dropped
+        assert "none of the model's points (wheel) has a place among its own (Nose, left-eye, tail)" in dropped.reason
+        assert dropped.line().endswith("; `sublabels` in a label map say which is which")
+
+    @pytest.mark.parametrize(
+        ("wording", "said"),
+        [
+            (ON_COMMAND_LINE, "(--label-map mine.toml)"),
+            (IN_RULE, '(label_map = "mine.toml" in the options of the rule)'),
+        ],
+    )
+    def test_what_helps_where_nothing_but_points_is_strange(self, wording, said):
+        faces = TaskLabel(1, "pose", "skeleton", sublabels=tuple(task(*"123456")))
+        with pytest.raises(LabelMismatch) as refused:
+            match_labels([self.own(*"abcdefgh")], [faces], wording=wording)
+        text = str(refused.value)
+        assert "points (a, b, c, d, e, … and 3 more) has a place among its own (1, 2, 3, 4, 5, … and 1 more)" in text
+        assert f"by `sublabels` in a label map {said}, or by the model's option `points`" in text
+        assert "--map" not in text
+        with pytest.raises(LabelMismatch, match=r"mapping 'pose' -> 'pose': .* `sublabels` in a label map"):
+            match_labels([self.own("a")], [faces], request={"pose": "pose"})
+
+    def by(self, tmp_path, sublabels):
+        """The match of a face by a file of one's own."""
+        path = tmp_path / "mine.toml"
+        path.write_text(f"[labels.pose]\nsublabels = {{ {sublabels} }}\n")
+        own = self.own("left_eye", "right_eye", "left_mouth_corner")
+        faces = TaskLabel(1, "pose", "skeleton", sublabels=tuple(task(*"123")))
+        match = find_match([own, *model("x")], [faces, *task("x")], label_map=load_label_map(str(path)))
+        places = match.targets["pose"].sublabels if "pose" in match.targets else {}
+        return {name: place.label.name for name, place in places.items()}, match
+
+    def test_case_and_separators_of_points_do_not_matter_in_a_map(self, tmp_path):
+        places, match = self.by(tmp_path, "Left_Eye = '2', right-eye = '1', \"left mouth corner\" = '3'")
+        assert places == {"left_eye": "2", "right_eye": "1", "left_mouth_corner": "3"}
+        assert match.notes == ()
+
+    def test_points_that_the_label_does_not_have_are_told(self, tmp_path):
+        places, match = self.by(tmp_path, "left_eye = '2', righteyee = '3'")
+        assert places == {"left_eye": "2"}
+        assert match.notes == (
+            "label map mine: pose: sublabels names what the label does not have: righteyee;"
+            " instead of 'righteyee', did you mean 'right_eye'?",
+        )
+
+    @pytest.mark.parametrize(
+        ("sublabels", "why"),
+        [
+            ("left_eye = '2', Right_Eye = '2'", "two points become '2'"),
+            ("left_eye = '2', Left_Eye = '1'", "the model's 'left_eye' is named twice"),
+            ("left_eye = '4'", "it has no point '4'; there are: 1, 2, 3"),
+        ],
+    )
+    def test_points_that_go_nowhere_are_told(self, tmp_path, sublabels, why):
+        places, match = self.by(tmp_path, sublabels)
+        assert places == {}
+        assert match.dropped[0].reason.endswith(why)
+
+    def test_a_name_does_not_take_a_place_that_a_map_gives_away(self):
+        mapped = parse_label_map("p", "[labels]\npose = {sublabels = {chin = 'nose'}}", "p")
+        target = match_labels([self.own("nose", "chin")], [self.THEIRS], label_map=mapped).targets["pose"]
+        assert {name: place.label.name for name, place in target.sublabels.items()} == {"chin": "Nose"}
+        assert target.notes == ("no place for nose",)
 
 
 class TestAdvice:
@@ -404,6 +473,15 @@ class TestTypesThatDoNotFit:
         assert "--label-map" not in str(refused.value)
         assert "--map" not in str(refused.value)
 
+    def test_a_label_of_another_name_and_the_right_type_is_told(self):
+        with pytest.raises(LabelMismatch) as refused:
+            match_labels(model("person", kind="skeleton"), task("person", body="skeleton"))
+        assert str(refused.value).endswith('; --map "person=body" puts together what is of the type skeleton')
+        with pytest.raises(LabelMismatch) as refused:
+            match_labels(model("a", "b", "c", "d", kind="mask"), task("a", "b", "c", "d", other="mask"))
+        assert "other=" not in str(refused.value)
+        assert "--map" not in str(refused.value), "nobody knows which of many is meant"
+
     def test_a_label_map_that_only_repeats_names_is_not_advised(self):
         with pytest.raises(LabelMismatch) as refused:
             match_labels(self.COCO, task("zzz"), label_map=parse_label_map("m", "[labels]\ncar = 'x'", "m"))
@@ -447,6 +525,22 @@ class TestManyDroppedLabels:
             "40 labels of the model are dropped, the task has no label of that name:"
             " thing 0, thing 1, thing 2, … and 37 more"
         )
+
+    def test_those_of_another_type_do_too(self):
+        match = find_match(model(*self.NAMES, kind="mask"), task(*self.NAMES))
+        assert next(match.lines(most=2)) == (
+            "40 labels of the model are dropped, the model gives them as mask, the task takes them as rectangle:"
+            " thing 0, thing 1, … and 38 more; many models give rectangles instead by their option shape=rectangle"
+        )
+
+    def test_labels_of_any_type_are_told_what_the_task_takes(self):
+        match = match_labels(model("car", "bus", kind="any"), task("car", bus="any"))
+        assert list(match.lines())[-1] == (
+            "any type of shape may come as car: the task takes rectangle, others are left out;"
+            " many models give rectangles instead by their option shape=rectangle"
+        )
+        match = match_labels(model("car", kind="any"), task(car="polygon"))
+        assert list(match.lines())[-1].endswith("may come as car: the task takes polygon, others are left out")
 
     def test_all_can_be_named(self):
         match = match_labels(model("car", *self.NAMES), task("car"))
