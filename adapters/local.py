@@ -51,8 +51,8 @@ def load(
     smooth: bool | None = None,
     colour: Colour | None = None,
     scale: float | None = None,
-    mean: list[float] | None = None,
-    std: list[float] | None = None,
+    mean: float | list[float] | None = None,
+    std: float | list[float] | None = None,
     pad: int | None = None,
     nms_iou: float | None = None,
     max_detections: int | None = None,
@@ -74,8 +74,9 @@ def load(
 
     `labels`: a list of class names, or a vocabulary such as "coco-80"; `labels_file`: a file with them.
     `input_size`: a side, or width and height, for graphs that take any. Pixels become (pixel * scale - mean) / std
-    in the order of `colour`. `crop`: how much of the shorter side a centre crop shows. `smooth`: make
-    pictures smaller without aliasing. `shape`: what becomes of boxes that have a mask or points. `points`: their names.
+    in the order of `colour`, with one mean for all channels or one for each. `crop`: how much of the shorter side a
+    centre crop shows. `smooth`: make pictures smaller without aliasing.
+    `shape`: what becomes of boxes that have a mask or points. `points`: their names.
     `split_regions`: a mask for each connected part of a class; `smallest_region`: in pixels. `top_k`: tags a frame;
     `allow_pickle`: open Ultralytics' .pt files, which can run anything, with their package, where it is installed.
     `multi_label`: any number of them, where classes do not exclude each other. `batch_size` is for graphs that take any

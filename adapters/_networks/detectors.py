@@ -9,7 +9,7 @@ from adapters._names import Names, as_names, names_from_file, names_from_metadat
 from adapters._networks.detector import NetworkDetector
 from adapters._networks.files import WeightsFile, open_weights
 from adapters._networks.graph import Graph, open_graph, prepared
-from adapters._networks.head import Head
+from adapters._networks.head import Head, Reader
 from adapters._networks.heads import choose_head
 from adapters._networks.options import at_least, running, share
 from adapters._networks.pictures import Recipe
@@ -52,7 +52,7 @@ def load_detector(name: str, device: str, given: Mapping[str, Any]) -> NetworkDe
         found,
         reader,
         recipe,
-        _facts(file, graph, found, recipe, source),
+        _facts(file, graph, found, recipe, source + _joined(names, reader)),
         batch_size=given.get("batch_size") or (1 if graph.session.on_processor else 4),
         # Frames side by side, each by few threads, use a processor better than one frame by many.
         lanes=lanes if beside else 1,
@@ -87,7 +87,7 @@ def _matched(names: Names | None, source: str, head: Head, owner: str) -> tuple[
         what = "an unknown number of" if count is None else str(count)
         raise ModelLoadFailed(
             f"{owner}: its {head.family} head tells {what} classes apart, and the file has no names for them;"
-            ' give them: labels = ["car", "bus"], labels = "coco-80", or labels_file = "names.txt"'
+            " give them by the option labels (a list, or a vocabulary such as coco-80) or labels_file (one name a line)"
         )
     if count is not None and len(names) == count + 1 and not names[0]:
         names = names[1:]  # the lists of networks with a background class name it first
@@ -106,6 +106,15 @@ def _facts(file: WeightsFile, graph: Graph, head: Head, recipe: Recipe, source: 
         "labels from": source,
         **running_facts(file, graph),
     }
+
+
+def _joined(names: Names, reader: Reader) -> str:
+    """What to tell of classes that have a name in common, and are one label."""
+    if len(reader.labels) == sum(map(bool, names)):
+        return ""
+    same = {name: [str(i) for i, other in enumerate(names) if other == name] for name in names if name}
+    told = [f"{name!r} is the classes {', '.join(places)}" for name, places in same.items() if len(places) > 1]
+    return f"; {', '.join(told[:3])}{', …' if len(told) > 3 else ''}"
 
 
 def running_facts(file: WeightsFile, graph: Graph) -> dict[str, str]:

@@ -32,6 +32,7 @@ FAMILIES: Mapping[str, Callable[[Signature], Head | None]] = {
 }
 _ELSEWHERE = ("reid", "heatmaps", "movenet", "landmarks")
 """Heads of models that are no such detectors: `adapters/local.py` knows them."""
+_ENCODER = "the encoder of an interactor (option decoder: the other file of the pair)"
 _VARIANTS = {"yolov8-seg": "yolov8", "yolov8-pose": "yolov8", "yolov8-obb": "yolov8"}
 """Names that say more than the family: what stands behind the classes."""
 
@@ -68,9 +69,13 @@ def _guess(signature: Signature) -> str:
     shapes = [value.shape for value in signature.outputs.values()]
     wide = signature.width
     if len(shapes) == 1 and len(shapes[0]) == 2:
-        return ', like a classifier (options \'labels\', or head = "classifier") or an embedding (kind = "reid")'
+        return ", like a classifier (option labels, or head=classifier) or an embedding (option kind=reid)"
+    if any(len(shape) == 4 for shape in shapes) and signature.named("embed", "feat"):
+        return f", like {_ENCODER}"
     if len(shapes) == 1 and len(shapes[0]) == 4 and shapes[0][-1] * 8 >= wide:
-        return ', like a map of classes (options \'labels\', or head = "semantic") or heat maps (head = "heatmaps")'
+        return ", like a map of classes (option labels, or head=semantic) or heat maps (option head=heatmaps)"
+    if len(shapes) == 1 and len(shapes[0]) == 4 and shapes[0][1] >= 32:
+        return f", like features: {_ENCODER}, or NanoTrack's backbone (opencv:nanotrack with options backbone and head)"
     if len(shapes) == 1 and len(shapes[0]) == 3 and signature.classes is None:
         return " (with class names given, more can be told: option 'labels')"
     return ""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 TEMPLATE, SEARCH = 127, 255
 """Pixels of the two windows that the backbone sees."""
+_ALLOWED = "a backbone of (1, 3, 127|255, 127|255) and a head of two inputs, as NanoTrack's are"
 _STRIDE = 16
 _MAGIC = b"nanotrack1"
 _HEADER = struct.Struct("<10s8s8f")
@@ -143,8 +144,10 @@ class NanoTracker:
 
     def _features(self, window: NDArray[np.float32]) -> NDArray[np.float32]:
         name = self._backbone.inputs[0].name
-        (features,) = self._run(self._backbone, {name: window})
-        return features
+        features = self._run(self._backbone, {name: window})
+        if len(features) != 1:
+            raise BadPrediction(f"{self._owner}: the backbone gives {len(features)} outputs")
+        return features[0]
 
     def _compared(self, template: NDArray[Any], search: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """((n,) scores, (4, n) distances to left, top, right, bottom) of the cells."""
@@ -163,18 +166,34 @@ class NanoTracker:
 
     def _try_out(self) -> tuple[tuple[int, ...], int]:
         """The shape of the template's features and the cells of a side of the head's map."""
-        allowed = "a backbone of (1, 3, 127|255, 127|255) and a head of two inputs, as NanoTrack's are"
+        for part, session, count in (("backbone", self._backbone, 1), ("head", self._head, 2)):
+            if len(session.inputs) != count:
+                listing = ", ".join(map(str, session.inputs))
+                raise ModelLoadFailed(f"{self._owner}: its {part} takes {listing}; allowed: {_ALLOWED}")
         try:
             template = self._features(np.full((1, 3, TEMPLATE, TEMPLATE), 128, np.float32))
             search = self._features(np.full((1, 3, SEARCH, SEARCH), 128, np.float32))
+            self._check_pair(template, search)
             outputs = self._run(self._head, dict(zip(self._inputs, (template, search), strict=True)))
             shapes = sorted(value.shape for value in outputs)
         except (BadPrediction, ValueError) as error:
-            raise ModelLoadFailed(f"{self._owner}: {short(error)}; allowed: {allowed}") from error
+            said = short(error).removeprefix(f"{self._owner}: ")
+            raise ModelLoadFailed(f"{self._owner}: {said}; allowed: {_ALLOWED}") from error
         cells = shapes[0][-1] if shapes else 0
         if cells not in _TUNINGS or shapes != [(1, 2, cells, cells), (1, 4, cells, cells)]:
-            raise ModelLoadFailed(f"{self._owner}: its head gives {shapes}; allowed: {allowed}")
+            raise ModelLoadFailed(f"{self._owner}: its head gives {shapes}; allowed: {_ALLOWED}")
         return template.shape, cells
+
+    def _check_pair(self, *features: NDArray[Any]) -> None:
+        """ModelLoadFailed where the head says that it takes other features than the backbone gives."""
+        for port, given in zip(self._head.inputs, features, strict=True):
+            if len(port.shape) != given.ndim:
+                continue  # it does not say
+            if any(side not in (None, got) for side, got in zip(port.shape, given.shape, strict=True)):
+                raise ModelLoadFailed(
+                    f"{self._owner}: not a pair: the backbone gives features of {list(given.shape)}, the head takes"
+                    f" {port}; allowed: backbone and head of the same version of NanoTrack"
+                )
 
     def _written(self, target: Target) -> bytes:
         numbers = (target.x, target.y, target.width, target.height, *target.colour, float(target.lost))

@@ -59,8 +59,10 @@ def _size(value: int | list[int] | None, owner: str) -> tuple[int, int] | None:
     return sides[0], sides[1]
 
 
-def _three(values: list[float], option: str, owner: str) -> Three:
+def _three(values: float | list[float], option: str, owner: str) -> Three:
+    values = [values] if isinstance(values, float) else values
     if len(values) not in (1, 3) or (option == "std" and not all(values)):
-        raise ConfigError(f"{owner}: {option}: got {values}, allowed: one number, or one for each of 3 channels")
+        but = ", none of them 0" if option == "std" else ""
+        raise ConfigError(f"{owner}: {option}: got {values}, allowed: one number, or one for each of 3 channels{but}")
     first, second, third = values * 3 if len(values) == 1 else values
     return float(first), float(second), float(third)

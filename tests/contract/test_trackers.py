@@ -330,14 +330,19 @@ def test_wrong_files_and_options_are_told(assets, tmp_path):
         load(backbone=backbone, head=head, lost_below=2)
     with pytest.raises(ConfigError, match="unknown option 'eyes', allowed: backbone, head"):
         load(backbone=backbone, head=head, eyes=True)
-    for wrong in (
-        {"backbone": head, "head": backbone},
-        {"backbone": str(weights / "yunet_n_dynamic.onnx"), "head": head},
+    for wrong, said in (
+        ({"backbone": head, "head": backbone}, "its backbone takes input1 .*, input2 "),
+        ({"backbone": backbone, "head": backbone}, "its head takes input "),
+        ({"backbone": str(weights / "yunet_n_dynamic.onnx"), "head": head}, "the backbone gives 12 outputs"),
     ):
-        with pytest.raises(ModelLoadFailed, match=r"opencv:nanotrack: .*allowed: a backbone of"):
+        with pytest.raises(ModelLoadFailed, match=rf"^opencv:nanotrack: {said}.*; allowed: a backbone of"):
             load(**wrong)
     other = str(weights / MODELS["nanotrack 3"].files["head"])
-    with pytest.raises(ModelLoadFailed, match="allowed: a backbone of"):
+    with pytest.raises(
+        ModelLoadFailed,
+        match=r"^opencv:nanotrack: not a pair: the backbone gives features of \[1, 48, 8, 8\], the head takes"
+        r" input1 \[1, 96, 8, 8\]; allowed: backbone and head of the same version",
+    ):
         load(backbone=backbone, head=other)
     constant = constant_graph(tmp_path / "m.onnx", {"a": np.zeros((4, 9, 9)), "b": np.zeros((2, 9, 9))})
     with pytest.raises(ModelLoadFailed, match="allowed: a backbone of"):

@@ -105,7 +105,9 @@ def test_detectors_are_not_taken_for_what_maps_and_classifiers_are_trained_on(tm
         ({"resize": "crop"}, ConfigError, "option 'resize': got 'crop', allowed: 'letterbox' | "),
         ({"colour": 3}, ConfigError, "option 'colour'"),
         ({"mean": [1, 2]}, ConfigError, "mean: got"),
-        ({"std": [0]}, ConfigError, "std: got"),
+        ({"mean": "x"}, ConfigError, "option 'mean': got 'x', allowed: a number or a list of numbers"),
+        ({"std": [0]}, ConfigError, "std: got .*, allowed: .*, none of them 0"),
+        ({"std": 0}, ConfigError, "std: got"),
         ({"providers": ["AbacusExecutionProvider"]}, ConfigError, "providers: got 'AbacusExecutionProvider'"),
         ({"nms_iuo": 0.5}, ConfigError, "unknown option 'nms_iuo', allowed: .*; did you mean 'nms_iou'"),
     ],
@@ -146,3 +148,5 @@ def test_preparation_follows_the_options(tmp_path):
     loaded = load_model(f"local:{path}", device="cpu", options=options)
     assert loaded.facts["preparation"] == "stretch, bgr, (x*1 - [10 20 30]) / 2"
     assert loaded.facts["licence"] == "MIT"
+    loaded = load_model(f"local:{path}", device="cpu", options={"mean": 3, "std": 2.5})
+    assert loaded.facts["preparation"].endswith("(x*0.00392157 - 3) / 2.5")

@@ -471,8 +471,10 @@ def test_a_head_that_is_named_is_held_to_the_graph(tmp_path):
 @pytest.mark.parametrize(
     ("outputs", "message"),
     [
-        ({"prob": np.zeros(1000, np.float32)}, "like a classifier .* or an embedding"),
+        ({"prob": np.zeros(1000, np.float32)}, r"like a classifier .* or an embedding \(option kind=reid\)"),
         ({"logits": np.zeros((21, 64, 64), np.float32)}, "like a map of classes"),
+        ({"embedding": np.zeros((64, 16, 16), np.float32)}, r"like the encoder of an interactor \(option decoder"),
+        ({"output": np.zeros((96, 4, 4), np.float32)}, "like features: the encoder .* NanoTrack's backbone"),
         ({"o": np.zeros((CELLS, 9), np.float32)}, "option 'labels'"),
     ],
 )

@@ -77,6 +77,13 @@ def test_ultralytics_classifiers_tell_themselves(tmp_path):
     assert tags(loaded) == [("dog", 0.7)]
 
 
+def test_classes_of_one_name_are_one_label_and_told(tmp_path):
+    loaded = load(row(tmp_path, [0.2, 0.1, 0.7, 0.0]), labels=["crane", "owl", "crane", "N/A"], head="classifier")
+    assert [label.name for label in loaded.labels] == ["crane", "owl"]
+    assert loaded.facts["labels from"] == "option labels; 'crane' is the classes 0, 2"
+    assert tags(loaded) == [("crane", 0.7)]
+
+
 def test_a_thousand_classes_are_imagenets_if_it_is_a_classifier(tmp_path):
     values = np.zeros(1000)
     values[1] = 1
