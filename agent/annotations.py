@@ -19,6 +19,8 @@ from agent.shapes.outlines import mask_to_polygons, polygon_to_mask
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+UNSEEN = "skeleton without a visible point"
+"""Why a skeleton is left out; models mark as outside what they are not sure of, too."""
 GROUPS_PER_FRAME = 1000
 """CVAT's groups are a job's, a detection's are its frame's: each frame gets numbers of its own."""
 
@@ -130,7 +132,7 @@ def _drawn(
     if isinstance(shape, Skeleton):
         elements = _elements(shape, target, frame, output, left_out)
         if all(element["outside"] for element in elements):
-            left_out["skeleton without a visible point"] += 1
+            left_out[UNSEEN] += 1
             return None
         return {"type": "skeleton", "points": [], "elements": elements}
     return {"type": shape.type, "points": _rounded(shape.points)}

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from agent.contract import Detection, Rectangle, Shape
+from agent.annotations import UNSEEN
+from agent.contract import Detection, Rectangle, Shape, Skeleton
 from agent.labels.matching import Thresholds
 from agent.shapes.clipping import clip
 from agent.shapes.geometry import area, bounds, coordinates, corners, iou
@@ -70,6 +71,8 @@ def _parts(shape: Shape, width: int, height: int, min_area: float) -> Sequence[S
     size = area(shape)
     if size is not None and size <= 0:
         return "without area"
+    if isinstance(shape, Skeleton) and all(element.outside for element in shape.elements):
+        return UNSEEN
     parts = clip(shape, width, height)
     if not parts:
         return "outside the frame"

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from agent.commands.options import check_config, model_params, server_options, server_settings
 
+if TYPE_CHECKING:
+    from agent.domain import Label
+
+FEW_LABELS, FEW_POINTS = 12, 21
+"""So many names are told without --all-labels; 21 are the points of a hand."""
 NOT_ALL = 4
 """Exit code where some of the models could not be measured."""
 
@@ -24,7 +30,7 @@ def command() -> None:
 @click.argument("reference", metavar="REF")
 @click.option("-p", "--param", "params", multiple=True, metavar="NAME=VALUE", help="An option of the model.")
 @click.option("--device", default="auto", show_default=True, help="Where to load it.")
-@click.option("--all-labels", is_flag=True, help="Print every label.")
+@click.option("--all-labels", is_flag=True, help="Print every label, point and value.")
 @click.option(
     "--config",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -32,7 +38,7 @@ def command() -> None:
     help="REF may be the id of one of the [[models]] of this service.toml.",
 )
 def show(reference: str, params: tuple[str, ...], device: str, all_labels: bool, config: Path | None) -> None:
-    """Load a model and print its kind, labels, input size, and where it came from."""
+    """Load a model and print its kind, labels with their points and attributes, input size, and where it came from."""
     from agent.compose.named import open_named
     from agent.settings.service import load_models
 
@@ -47,18 +53,47 @@ def show(reference: str, params: tuple[str, ...], device: str, all_labels: bool,
     width = max(map(len, rows)) + 2
     for name, value in rows.items():
         click.echo(f"{name:<{width}}{value}")
-    names = [label.name if label.type == "any" else f"{label.name} ({label.type})" for label in loaded.labels]
-    shown = names if all_labels or len(names) <= 12 else [*names[:10], f"… and {len(names) - 10} more (--all-labels)"]
-    if names:
-        click.echo(f"{'labels':<{width}}{len(names)}: {', '.join(shown)}")
+    for name, value in _label_rows(loaded.labels, all_labels):
+        click.echo(f"{name:<{width}}{value}")
     loaded.close()
+
+
+def _label_rows(labels: Sequence[Label], every: bool) -> Iterator[tuple[str, str]]:
+    """What a model finds: its labels, how many of each type where these differ, and their points and attributes."""
+    if not labels:
+        return
+    yield "labels", f"{len(labels)}: {_few([f'{label.name} ({label.type})' for label in labels], FEW_LABELS, every)}"
+    types = Counter(label.type for label in labels)
+    if len(types) > 1:
+        yield "types", ", ".join(f"{count} {kind}" for kind, count in types.most_common())
+    points, attributes = dict[str, list[str]](), dict[str, list[str]]()
+    for label in labels:
+        if label.sublabels:
+            own = [point.name for point in label.sublabels]
+            points.setdefault(f"{len(own)}: {_few(own, FEW_POINTS, every)}", []).append(label.name)
+        for attribute in label.attributes:
+            values = attribute.values if attribute.input_type in ("select", "radio") else ()
+            kind = f"{attribute.input_type}: {_few(values, FEW_LABELS, every)}" if values else attribute.input_type
+            attributes.setdefault(f"{attribute.name} ({kind})", []).append(label.name)
+    for title, found in (("points", points), ("attributes", attributes)):
+        for text, names in found.items():
+            yield title, text if len(names) == len(labels) else f"{text}, of {_few(names, FEW_LABELS, every)}"
+
+
+def _few(names: Sequence[str], most: int, every: bool) -> str:
+    """All of a few names; of many the first, and how many more there are."""
+    if every or len(names) <= most:
+        return ", ".join(names)
+    return f"{', '.join(names[: most - 2])}, … and {len(names) - most + 2} more (--all-labels)"
 
 
 @command.command("bench")
 @click.argument("references", metavar="REF…", nargs=-1, required=True)
 @click.option("--truth", type=click.IntRange(min=1), required=True, metavar="JOB", help="A job that is right.")
 @click.option("--task", type=click.IntRange(min=1), help="The task of the job; only to be sure that it is this one.")
-@click.option("--label-map", metavar="NAME", help="Match labels by this label map.")
+@click.option("--map", "mapping", multiple=True, metavar='"A=B"', help="Model label A is the task's B; 'A=' drops it.")
+@click.option("--label-map", metavar="NAME|FILE", help="Match labels by this label map.")
+@click.option("-p", "--param", "params", multiple=True, metavar="NAME=VALUE", help="An option of a single REF.")
 @click.option("--device", default="auto", show_default=True, help="Where the models run.")
 @click.option("--quality", type=click.Choice(["original", "compressed"]), default="original", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -67,7 +102,9 @@ def bench(
     references: tuple[str, ...],
     truth: int,
     task: int | None,
+    mapping: tuple[str, ...],
     label_map: str | None,
+    params: tuple[str, ...],
     device: str,
     quality: str,
     as_json: bool,
@@ -76,19 +113,19 @@ def bench(
     """Hold models against a ground truth job, or one that people have finished.
 
     Prints for each REF (a model reference, or an id of the [[models]] of --config) the mean average precision over IoU
-    0.50 to 0.95, at 0.50, and by label; how many frames a second the model takes, and how much memory.
+    0.50 to 0.95, at 0.50, and by label; how many frames a second the model takes, and how much memory (MiB of a process
+    with this model alone, and the libraries that it needs). All scores from 0.01 up count: no threshold does.
     """
     from agent.bench.models import bench_models
+    from agent.options import parse_mapping
 
     check_config(values)
     config = values["config"]
-
-    def begins(name: str, frames: int) -> None:
-        click.echo(f"{name}: {frames} frames", err=True)
-
+    pairs, options = parse_mapping(mapping), model_params(params)
     rows = bench_models(
         references, server_settings(values), truth, task,
-        config=config, label_map=label_map, device=device, quality=quality, begins=begins,
+        config=config, mapping=pairs, label_map=label_map, options=options, device=device, quality=quality,
+        says=lambda line: click.echo(line, err=True),
     )  # fmt: skip
     measured = [row for row in rows if "error" not in row]
     if as_json:
@@ -107,9 +144,10 @@ def _show(rows: Sequence[dict[str, Any]]) -> None:
     click.echo(f"{'model':<{width}}    mAP   mAP50   masks  frames/s     MiB  failed")
     for row in rows:
         masks = "     –" if row["mask_precision"] is None else f"{row['mask_precision']:6.3f}"
+        memory = "     –" if row["memory"] is None else f"{row['memory'] / 2**20:6.0f}"
         click.echo(
             f"{row['model']:<{width}} {row['precision']:6.3f}  {row['precision_50']:6.3f}  {masks}"
-            f"  {row['frames_per_second']:8.1f}  {row['memory'] / 2**20:6.0f}  {row['failed']:6}"
+            f"  {row['frames_per_second']:8.1f}  {memory}  {row['failed']:6}"
         )
     columns = "  ".join(f"{row['model'].rpartition('/')[2][-20:]:>20}" for row in rows)
     click.echo(f"mAP by label{'':<{max(0, width - 10)}}  {columns}")

@@ -9,6 +9,27 @@ from agent.cli import main
 from agent.commands.running import Progress
 from tests.support.material import make_image_task, picture_bytes
 
+FUNCTION = """
+import cvat_sdk.auto_annotation as cvataa
+import cvat_sdk.models as models
+
+color = models.AttributeRequest(
+    "color", mutable=False, input_type="select", values=["red", "light blue"], default_value="red"
+)
+color.id = 7
+spec = cvataa.DetectionFunctionSpec(labels=[
+    cvataa.label_spec("car", 0, type="rectangle", attributes=[color]),
+    cvataa.skeleton_label_spec("face", 1, [cvataa.keypoint_spec("left_eye", 0), cvataa.keypoint_spec("right_eye", 1)]),
+    cvataa.skeleton_label_spec("hand", 2, [cvataa.keypoint_spec(str(n), n) for n in range(30)]),
+    cvataa.label_spec("thing", 3),
+])
+
+def detect(context, image):
+    return [
+        cvataa.skeleton(1, [cvataa.keypoint(0, [10, 10], outside=True), cvataa.keypoint(1, [20, 10], outside=True)]),
+    ]
+"""
+
 
 def run(*args):
     with pytest.raises(SystemExit) as ended:
@@ -80,6 +101,23 @@ class TestLabelsMatch:
         assert run("labels", "match", "--task", task, "--model", "opencv:grabcut", *server) == 4
         assert "a model of the kind interactor, which has no labels" in capsys.readouterr().err
 
+    def test_labels_of_another_type_share_a_line(self, sandbox, session, tmp_path, capsys):
+        names = [f"thing {number}" for number in range(30)]
+        path = tmp_path / "function.py"
+        path.write_text(
+            "import cvat_sdk.auto_annotation as cvataa\n"
+            f"labels = [cvataa.label_spec(name, n, type='mask') for n, name in enumerate({names})]\n"
+            "spec = cvataa.DetectionFunctionSpec(labels=labels)\ndef detect(context, image):\n    return []\n"
+        )
+        labels = [{"name": "thing 0", "type": "mask"}, *({"name": name, "type": "rectangle"} for name in names[1:])]
+        task = make_image_task(session, count=1, labels=labels)
+        server = ("--server-host", sandbox.url, "--auth", "bot:secret")
+        assert run("labels", "match", "--task", task, "--model", f"cvat:{path}", *server) == 0
+        said = capsys.readouterr().out.splitlines()
+        assert len(said) == 4, "task, the one that matches, those that do not, unused ones"
+        assert said[2].startswith("  29 labels of the model are dropped, the model gives them as mask, the task takes")
+        assert "shape=rectangle" in said[2]
+
     def test_a_request_mapping_shows(self, sandbox, session, capsys):
         task = make_image_task(session, count=1, labels=[{"name": "lorry"}])
         server = ("--server-host", sandbox.url, "--auth", "bot:secret")
@@ -121,6 +159,38 @@ class TestModelsShow:
         config.write_text('[[models]]\nid = "faces"\nmodel = "opencv:face"\nthreshold = 0.85\n')
         assert run("models", "show", "faces", "--config", config) == 0
         assert f"threshold   0.85 by {config}, " in " ".join(capsys.readouterr().out.split(" "))
+
+    def shown(self, capsys, *more):
+        assert run("models", "show", *more) == 0
+        lines = capsys.readouterr().out.splitlines()
+        return [" ".join(line.split()) for line in lines]
+
+    def test_types_points_and_attributes_of_labels_are_told(self, tmp_path, capsys):
+        path = tmp_path / "function.py"
+        path.write_text(FUNCTION)
+        lines = self.shown(capsys, f"cvat:{path}")
+        assert "labels 4: car (rectangle), face (skeleton), hand (skeleton), thing (any)" in lines
+        assert "types 2 skeleton, 1 rectangle, 1 any" in lines
+        assert "points 2: left_eye, right_eye, of face" in lines
+        many = ", ".join(str(number) for number in range(19))
+        assert f"points 30: {many}, … and 11 more (--all-labels), of hand" in lines
+        assert "attributes color (select: red, light blue), of car" in lines
+        lines = self.shown(capsys, f"cvat:{path}", "--all-labels")
+        assert f"points 30: {', '.join(map(str, range(30)))}, of hand" in lines
+
+    def test_types_of_an_ensemble_are_told(self, tmp_path, capsys):
+        for name, kind in (("one", "mask"), ("two", "rectangle")):
+            (tmp_path / f"{name}.py").write_text(
+                "import cvat_sdk.auto_annotation as cvataa\n"
+                "spec = cvataa.DetectionFunctionSpec(labels=["
+                f"cvataa.label_spec('both', 0, type='{kind}'), cvataa.label_spec('{name}', 1, type='{kind}')])\n"
+                "def detect(context, image):\n    return []\n"
+            )
+        config = tmp_path / "service.toml"
+        parts = [f"cvat:{tmp_path / name}.py" for name in ("one", "two")]
+        config.write_text(f'[[models]]\nid = "two"\nmodel = "ensemble:"\noptions = {{ of = {json.dumps(parts)} }}\n')
+        lines = self.shown(capsys, "two", "--config", config)
+        assert "labels 3: both (any), one (mask), two (rectangle)" in lines
 
     def test_a_model_without_labels_has_no_line_for_them(self, capsys):
         assert run("models", "show", "opencv:grabcut") == 0
@@ -173,6 +243,24 @@ class TestProgress:
         now[0] += 5
         progress.update(95, 100)
         assert "95/100 frames, 1.0 frames/s, 0:05 left" in capsys.readouterr().err
+
+
+def test_a_skeleton_of_unsure_points_is_left_out_for_the_right_reason(sandbox, session, tmp_path, capsys):
+    path = tmp_path / "function.py"
+    path.write_text(FUNCTION)
+    points = [{"name": name, "type": "points", "attributes": []} for name in ("left_eye", "right_eye")]
+    nodes = "".join(
+        f'<circle r="1" cx="{number}" cy="5" data-type="element node" data-element-id="{number}"'
+        f' data-node-id="{number}" data-label-name="{point["name"]}"></circle>'
+        for number, point in enumerate(points, 1)
+    )
+    face = {"name": "face", "type": "skeleton", "svg": nodes, "sublabels": points, "attributes": []}
+    task = make_image_task(session, count=2, labels=[face])
+    server = ("--server-host", sandbox.url, "--auth", "bot:secret")
+    assert run("annotate", "--task", task, "--model", f"cvat:{path}", *server) == 0
+    printed = capsys.readouterr().out
+    assert "skeleton without a visible point       2" in printed
+    assert "outside the frame" not in printed
 
 
 def test_a_run_is_undone_where_it_went_without_naming_the_server(sandbox, session, capsys):

@@ -79,6 +79,11 @@ class TestRefusals:
     def test_outside(self, shape):
         assert keep(shape) == ([], {"outside the frame": 1})
 
+    def test_a_skeleton_whose_points_are_all_unsure_is_not_outside_of_the_frame(self):
+        unsure = Skeleton(tuple(Keypoint(name, 10, 10, outside=True) for name in "ab"))
+        assert keep(unsure) == ([], {"skeleton without a visible point": 1})
+        assert keep(Skeleton((Keypoint("a", -5, 10),))) == ([], {"outside the frame": 1})
+
     def test_small_after_clipping(self):
         shapes = [Rectangle(-5, 0, 0.5, 1), Rectangle(0, 0, 3, 3), Rectangle(0, 0, 3, 3.5)]
         assert keep(*shapes, min_area=10) == ([shapes[2]], {"smaller than --min-area": 2})
