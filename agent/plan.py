@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,10 @@ Place = tuple[int, int]
 
 class NoFramesChosen(BadRequest):
     """None of the frames is to be annotated: an error for whoever asked by hand, for a rule nothing to do."""
+
+
+class AllAnnotated(NoFramesChosen):
+    """Frames without annotations are wanted, and all of them have some: nothing to do, for a person too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,16 +117,20 @@ def make_plans(
     surveyor = Surveyor(session, options, ledger, run, dry_run=dry_run)
     plans = []
     for part in work:
+        notes: list[str] = []
         if chosen is not None:
             places = _as_before(part, chosen)
         else:
             places = _chosen(session, part, selection, alone=len(work) == 1)
-        plans.append(_plan(part, places, finished, options, model, surveyor))
+            if options.rule is None and len(work) == 1:  # the tasks of a project differ in length
+                notes = selection.cut(_frames(part))
+        plans.append(_plan(part, places, finished, options, model, surveyor, notes))
     if not any(plan.wanted or plan.earlier for plan in plans):
         size = sum(len(job.frames) for part in work for job in part.jobs)
-        raise NoFramesChosen(
-            f"frames: {options.selection!r} chooses none of the {size} frames of the {len(work)} task(s)"
-        )
+        text = f"frames: {options.selection!r} chooses none of the {size} frames of the {len(work)} task(s)"
+        if chosen is None and selection.needs_occupied and _might_choose(work, selection):
+            raise AllAnnotated(f"{text}: those that it may choose have annotations already")
+        raise NoFramesChosen(text)
     return plans
 
 
@@ -132,6 +141,7 @@ def _plan(
     options: Options,
     model: LoadedModel,
     surveyor: Surveyor,
+    notes: Sequence[str],
 ) -> Plan:
     label_map = load_label_map(options.label_map) if options.label_map else None
     wording = ON_COMMAND_LINE if options.rule is None else IN_RULE
@@ -155,7 +165,7 @@ def _plan(
         skip_overlapping=options.skip_overlapping,
         max_bad_frames=options.max_bad_frames,
         replaced=survey.replaced,
-        warnings=(*part.notes, *match.notes, *survey.warnings),
+        warnings=(*part.notes, *notes, *match.notes, *survey.warnings),
         backups=tuple(survey.backups),
     )
 
@@ -203,14 +213,26 @@ def _chosen(session: Session, part: TaskWork, selection: Selection, *, alone: bo
     if selection.needs_occupied:
         for job in part.jobs:
             occupied |= occupied_frames(get_annotations(session, job.id), job.stop)
-    every = sorted({frame for job in part.jobs for frame in job.frames})
     try:
-        picked = set(selection.choose(every, occupied))
+        picked = set(selection.choose(_frames(part), occupied))
     except BadRequest as error:
         if alone:
             raise NoFramesChosen(str(error)) from error
         picked = set()  # a range may lie beyond the shorter tasks of a project
     return [(job, frame) for job in part.jobs for frame in job.frames if frame in picked]
+
+
+def _frames(part: TaskWork) -> list[int]:
+    return sorted({frame for job in part.jobs for frame in job.frames})
+
+
+def _might_choose(work: Sequence[TaskWork], selection: Selection) -> bool:
+    """Whether it would choose frames if none had annotations."""
+    for part in work:
+        with suppress(BadRequest):
+            if selection.choose(_frames(part)):
+                return True
+    return False
 
 
 def _as_before(part: TaskWork, chosen: Mapping[int, Sequence[int]]) -> list[tuple[JobWork, int]]:

@@ -1,4 +1,4 @@
-"""Which frames: `all`, `empty`, `0-99,200`, `every:10`, `random:50`, or several of them joined by `+`."""
+"""Which frames: `all`, `empty`, `0-99,200`, `every:10`, `random:50`; joined by `+`, each narrows those before it."""
 
 from __future__ import annotations
 
@@ -44,6 +44,15 @@ class Selection:
                 wanted = _numbered(value, every)
                 left = [frame for frame in left if frame in wanted]
         return tuple(left)
+
+    def cut(self, frames: Sequence[int]) -> list[str]:
+        """The ranges that reach over the ends of the frames that there are, in words."""
+        pieces = [piece for kind, value in self.parts if kind == "numbers" for piece in value.split(",")]
+        if not frames:
+            return []
+        low, high = min(frames), max(frames)
+        over = [piece for piece in pieces if _ends(piece)[0] < low or _ends(piece)[1] > high]
+        return [f"--frames {piece}: there are the frames {low} to {high} only" for piece in over]
 
 
 def parse_selection(text: str, seed: int = 0) -> Selection:

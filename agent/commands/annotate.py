@@ -47,7 +47,8 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
     default="all",
     show_default=True,
     metavar="WHICH",
-    help="all, empty (no annotations yet), 0-99,200, every:10, random:50, or several joined by '+'.",
+    help="all, empty (no annotations yet), 0-99,200, every:10, random:50; or several joined by '+', one after the"
+    " other: each narrows what those before it have left, so that every:5+10-12 is frame 10.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="For --frames random:N.")
 @click.option("--roi", metavar="L,T,R,B", help="Show the model this part of each frame only, in pixels.")
@@ -110,21 +111,22 @@ def command(**values: Any) -> int:
     The run is remembered: `cvat-sidecar runs` lists, resumes and undoes runs. Ctrl-C stops after the batch at hand and
     leaves a run that can be resumed; a second Ctrl-C stops at once.
     """
-    from agent.commands.running import run_annotation
+    from agent.commands.report_file import ReportFile
+    from agent.commands.running import INTERRUPTED, run_annotation
     from agent.options import Options, Target
 
     target = Target.of(**{kind: values.pop(kind) for kind in Target.KINDS})
     check_config(values)
-    files = {"ledger": ledger_path(values), **{name: values.pop(name) for name in ("preview", "report")}}
+    ledger, preview, report = ledger_path(values), values.pop("preview"), ReportFile(values.pop("report"))
     values = chosen_model(values)
     server = server_settings(values)
     dry_run, track = values.pop("dry_run"), values.pop("track")
     options = Options.of(**values)
-    code = run_annotation(server, target, options, dry_run=dry_run, **files)
+    code = run_annotation(server, target, options, dry_run=dry_run, preview=preview, report=report, ledger=ledger)
     if track and dry_run:
         click.echo("no tracks   a dry run uploads no rectangles that could be linked")
-    elif track and code in (0, 1):
+    elif track and code != INTERRUPTED:
         from agent.commands.track import link_after
 
-        return link_after(server, target, files["ledger"]) or code
+        return link_after(server, target, ledger, report) or code
     return code

@@ -56,6 +56,7 @@ def _run(
     report: Path | None,
     preview: Path,
 ) -> int:
+    from agent.commands.report_file import ReportFile
     from agent.commands.running import run_annotation
     from agent.cvat.create import create_image_task
     from agent.cvat.session import open_session
@@ -74,8 +75,8 @@ def _run(
             task = create_image_task(session, "demo", labels, pictures)
             click.echo(f"a CVAT stand-in at {sandbox.url}, task {task}: {len(pictures)} pictures", err=True)
             options = Options(model=model, params=params, device=device, threshold=threshold, quality="original")
-            target, ledger = Target("task", task), folder / "ledger.sqlite3"
-            code = run_annotation(server, target, options, preview=preview, report=report, ledger=ledger, kept=False)
+            target, ledger, file = Target("task", task), folder / "ledger.sqlite3", ReportFile(report)
+            code = run_annotation(server, target, options, preview=preview, report=file, ledger=ledger, kept=False)
             click.echo(f"read back   {_count_stored(session, task)} annotations from the server")
     return code
 

@@ -71,6 +71,8 @@ def command(**values: Any) -> int:
     skeletons take the place of the rectangles. A track is looked at on several of its frames, and has what most of them
     say. Each job is backed up before it is changed.
     """
+    from agent.commands.options import reid_params
+    from agent.commands.report_file import ReportFile
     from agent.commands.running import watch_run
     from agent.compose.named import opener_for
     from agent.enrich.places import ON_FRAMES, EnrichOptions
@@ -83,11 +85,14 @@ def command(**values: Any) -> int:
 
     target = Target.of(**{kind: values.pop(kind) for kind in Target.KINDS})
     check_config(values)
-    opener = opener_for(load_models(values["config"]))
+    models = load_models(values["config"])
+    opener = opener_for(models)
     ledger = ledger_path(values)
     server = server_settings(values)
     params, device, dry_run = model_params(values.pop("params")), values.pop("device"), values.pop("dry_run")
     report = values.pop("report")
+    if values["gives"] == "identity":
+        params = reid_params(values["model"], params, models)
     options = EnrichOptions(**values)
     if options.gives in ("attribute", "identity") and not options.attribute:
         raise ConfigError(f"--gives {options.gives}: got no --attribute, allowed: the name of one of the labels'")
@@ -98,4 +103,4 @@ def command(**values: Any) -> int:
     def work(around: Surroundings) -> RunReport:
         return enrich_target(target, options, around, device=device, params=params, opener=opener, dry_run=dry_run)
 
-    return watch_run(server, work, None, report, ledger, resumable=False, undoable=made)
+    return watch_run(server, work, None, ReportFile(report), ledger, resumable=False, undoable=made)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,6 +11,7 @@ import click
 
 if TYPE_CHECKING:
     from agent.settings.server import ServerSettings
+    from agent.settings.tables import ModelSettings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -186,6 +187,17 @@ def chosen_model(values: dict[str, Any]) -> dict[str, Any]:
             if name in found and found[name] in (None, "auto") and value is not None:
                 found[name] = value
     return found
+
+
+def reid_params(reference: str, params: dict[str, Any], models: Sequence[ModelSettings]) -> dict[str, Any]:
+    """The options of a reidentifier: a file is told that it is one, where nothing else says what it is."""
+    from agent.compose.named import resolved
+
+    model, options = resolved(reference, models)
+    known = {*options, *params}
+    if not model.strip().lower().startswith("local:") or known & {"kind", "head"}:
+        return params
+    return {**params, "kind": "reid"}
 
 
 def model_params(params: tuple[str, ...]) -> dict[str, Any]:

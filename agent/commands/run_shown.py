@@ -16,11 +16,24 @@ if TYPE_CHECKING:
 _USUAL = {field.name: field.default for field in fields(Options)}
 
 
+BROKEN_OFF = "broken off"
+"""In place of running, where nobody on this machine works on it: it was killed."""
+
+
+def status_of(book: Ledger, record: RunRecord) -> str:
+    """How a run stands, in a word or two."""
+    if record.status != "running" or book.held(record.id):
+        return record.status
+    status = book.run(record.id).status  # it may have ended since it was read, and said so before it let go
+    return BROKEN_OFF if status == "running" else status
+
+
 def everything_of(book: Ledger, record: RunRecord) -> dict[str, Any]:
     """All that is remembered, as plain values."""
     skipped = book.skipped(record.id)
     return {
         **{name: getattr(record, name) for name in record.__dataclass_fields__ if name != "frames"},
+        "status": status_of(book, record),
         "frames": {f"job {job}": len(numbers) for job, numbers in record.frames.items()},
         "made": book.made_counts(record.id),
         "skipped": {f"job {job}, frame {frame}": reason for (job, frame), reason in skipped.items()},
@@ -30,7 +43,10 @@ def everything_of(book: Ledger, record: RunRecord) -> dict[str, Any]:
 
 def lines_of(record: RunRecord, found: Mapping[str, Any], done: int) -> Iterator[str]:
     """What a person wants to know of it; `done` frames are dealt with."""
-    yield f"run         {record.id}, {record.status}"
+    yield f"run         {record.id}, {found['status']}"
+    if found["status"] == BROKEN_OFF:
+        on = f"`cvat-sidecar runs resume {record.id}` goes on, " if record.command == "annotate" else ""
+        yield f"            nobody works on it: {on}`cvat-sidecar runs undo {record.id}` takes it back"
     yield f"target      {record.target} at {record.server}, as {record.user}"
     yield f"model       {record.model} (version {record.model_version})"
     if asked := _asked(record.options):
@@ -40,7 +56,7 @@ def lines_of(record: RunRecord, found: Mapping[str, Any], done: int) -> Iterator
     if record.report:
         yield from RunReport.of_json(record.report, "--json").lines()
     else:
-        # It goes on now, or was killed: what it counts is written at its end.
+        # What it counts is written at its end.
         yield f"frames      {done} of {sum(found['frames'].values())}"
     yield f"still there {there or 'nothing'}, as far as we know"
     for path in found["backups"]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shlex
@@ -17,6 +16,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from agent.commands.report_file import ReportFile, check_folder, tell
+
 if TYPE_CHECKING:
     from agent.options import Options, Target
     from agent.plan import Plan
@@ -30,6 +31,9 @@ PLAIN_LINE_SECONDS = 10.0
 STOPPING = b"\nstopping after the batch at hand; press Ctrl-C again to stop at once\n"
 SKIPPED = 1
 """Exit code of a run that is done but for some frames."""
+INTERRUPTED = 130
+UNWRITTEN = 2
+"""Of one whose report could not be written in the end."""
 
 
 def run_annotation(
@@ -39,17 +43,30 @@ def run_annotation(
     *,
     dry_run: bool = False,
     preview: Path | None = None,
-    report: Path | None = None,
+    report: ReportFile | None = None,
     ledger: Path | None = None,
     kept: bool = True,
 ) -> int:
     """Annotates, shows how it goes, and returns the exit code. `kept`: the ledger outlives this process."""
+    from agent.plan import AllAnnotated
     from agent.runs.running import start
 
     def work(around: Surroundings) -> RunReport:
         return start(target, options, around, dry_run=dry_run)
 
-    return watch_run(server, work, preview, report, ledger, kept)
+    report = report or ReportFile(None)
+    try:
+        return watch_run(server, work, preview, report, ledger, kept)
+    except AllAnnotated as nothing:
+        return nothing_to_do(f"nothing     {nothing}", report)
+
+
+def nothing_to_do(line: str, report: ReportFile, key: str | None = None) -> int:
+    """Says so, in the report file too, and returns the exit code."""
+    from agent.report import RunReport
+
+    click.echo(line)
+    return 0 if report.write(RunReport(notes=[line]), key) else UNWRITTEN
 
 
 def resume_run(
@@ -57,7 +74,7 @@ def resume_run(
     run: str,
     *,
     preview: Path | None,
-    report: Path | None,
+    report: ReportFile,
     ledger: Path | None,
     leave_skipped: bool = False,
 ) -> int:
@@ -74,24 +91,26 @@ def watch_run(
     server: ServerSettings,
     work: Callable[[Surroundings], RunReport],
     preview: Path | None,
-    report_file: Path | None,
+    report_file: ReportFile,
     ledger: Path | None,
     kept: bool = True,
     resumable: bool = True,
     undoable: bool = True,
+    key: str | None = None,
 ) -> int:
     """Does the work with a progress display around it; the report is printed, and written where asked.
 
     So is that of a run that breaks off, as far as it came. `resumable`: such a run can be gone on with. `undoable`:
-    what it made can be removed; else it has changed values, which its backups bring back.
+    what it made can be removed; else it has changed values, which its backups bring back. `key`: where the report file
+    has this run, if it is not the first one of its command.
     """
     from agent.errors import RequestCancelled
     from agent.models.memory import give_large_blocks_back
     from agent.runs.running import Surroundings
 
     give_large_blocks_back()
-    if report_file is not None:
-        _make_folder(report_file)
+    report_file.check()
+    check_folder(preview)
     progress = Progress()
     reports: list[RunReport] = []
     with _stop_on_signal() as stop:
@@ -103,44 +122,28 @@ def watch_run(
             report = work(around)
         except (RequestCancelled, KeyboardInterrupt):
             progress.end()
-            _tell(reports, report_file)
+            tell(reports, report_file, key)
             click.echo(f"interrupted{_how_to_go_on(progress.run, reports, ledger, resumable)}", err=True)
-            return 130
+            return INTERRUPTED
         except Exception:
             progress.end()
-            _tell(reports, report_file)
+            tell(reports, report_file, key)
             if progress.run:
                 how = _how_to_go_on(progress.run, reports, ledger, resumable)
                 click.echo(f"the run did not end well{how}", err=True)
             raise
     progress.end()
-    _tell([report], report_file)
+    for line in report.lines():
+        click.echo(line)
     if report.run and kept:
         undo = f"{_command('undo', report.run, ledger)} takes it back"
         restore = "`cvat-sidecar runs restore BACKUP --values` brings the old values back"
         click.echo(f"run         {report.run} ({undo if undoable else restore})")
         if report.skipped and resumable:
             click.echo(f"            {_command('resume', report.run, ledger)} tries the skipped frames again")
+    if not report_file.write(report, key):
+        return UNWRITTEN
     return SKIPPED if report.skipped else 0
-
-
-def _tell(reports: Sequence[RunReport], file: Path | None) -> None:
-    """Prints the report, if it came to one, and writes it where asked."""
-    for report in reports:
-        if file is not None:
-            file.write_text(json.dumps(report.as_json(), indent=2) + "\n", encoding="utf-8")
-        for line in report.lines():
-            click.echo(line)
-
-
-def _make_folder(report_file: Path) -> None:
-    """Makes the report's folder before the run: a mistyped one should not be found out hours later."""
-    from agent.errors import ConfigError
-
-    try:
-        report_file.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"--report {report_file}: cannot be written: {error.strerror}") from error
 
 
 def _how_to_go_on(run: str | None, reports: Sequence[RunReport], ledger: Path | None, resumable: bool) -> str:

@@ -35,19 +35,21 @@ def command() -> None:
 @ledger_options
 def list_(limit: int, **values: Any) -> None:
     """The runs that this machine remembers, the newest first; times are UTC."""
+    from agent.commands.run_shown import status_of
     from agent.ledger.ledger import Ledger
 
     with Ledger(ledger_path(values)) as book:
         records = book.runs(limit)
         # Counted afresh: a run that was killed has left no report.
         done = [_done(record, len(book.finished_frames(record.id))) for record in records]
+        statuses = [status_of(book, record) for record in records]
     if not records:
         click.echo(f"no runs in {book.path} (--ledger and --config name another ledger)")
-    for record, finished in zip(records, done, strict=True):
+    for record, finished, status in zip(records, done, statuses, strict=True):
         count = f"{finished}/{sum(map(len, record.frames.values()))} frames"
         by = f"  (rule {rule})" if (rule := record.options.get("rule")) else ""
         when, target = f"{record.created[:19]}Z", f"{record.target:<12}"
-        click.echo(f"{record.id}  {when}  {record.status:<11}  {target}  {count:<18}  {record.model}{by}")
+        click.echo(f"{record.id}  {when}  {status:<11}  {target}  {count:<18}  {record.model}{by}")
 
 
 def _done(record: RunRecord, uploaded: int) -> int:
@@ -107,30 +109,40 @@ def resume(run: str, preview: Path | None, report: Path | None, leave_skipped: b
 
     Skipped frames are tried again, too.
     """
+    from agent.commands.report_file import ReportFile
     from agent.commands.running import resume_run
 
     check_config(values, models=False)
     ledger = ledger_path(values)
     server = server_settings(values)
-    return resume_run(server, run, preview=preview, report=report, ledger=ledger, leave_skipped=leave_skipped)
+    file = ReportFile(report)
+    return resume_run(server, run, preview=preview, report=file, ledger=ledger, leave_skipped=leave_skipped)
 
 
 @command.command("restore")
-@click.argument("backup", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("backup", metavar="RUN|FILE")
 @click.option(
     "--values", "old_values", is_flag=True, help="Give shapes and tracks their old labels and attributes again, too."
 )
+@ledger_option
 @server_options
-def restore(backup: Path, old_values: bool, **values: Any) -> None:
-    """Bring back what a BACKUP file holds and its job does not any more.
+def restore(backup: str, old_values: bool, **values: Any) -> None:
+    """Bring back what a RUN's backups, or a backup FILE, hold and their jobs do not any more.
 
-    Such a file is kept by `--replace all`, `track` and `enrich`. Nothing is removed: undo the run that took it away for
+    Backups are kept by `--replace all`, `track` and `enrich`. Nothing is removed: undo the run that took it away for
     that.
     """
-    from agent.runs.restore import restore_backup
+    from agent.runs.restore import backups_of, restore_backup
 
-    for line in restore_backup(backup, server_settings(values), values=old_values).lines():
-        click.echo(line)
+    check_config(values, models=False)
+    ledger = ledger_path(values)
+    server = server_settings(values)
+    files, later = backups_of(backup, ledger)
+    for file in files:
+        for line in restore_backup(file, server, values=old_values).lines():
+            click.echo(line)
+    for file in later:
+        click.echo(f"{file} is of a job whose earlier backup this run has too, and was left")
 
 
 class _Age(click.ParamType[timedelta]):

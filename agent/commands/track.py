@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from agent.commands.options import (
 )
 
 if TYPE_CHECKING:
+    from agent.commands.report_file import ReportFile
     from agent.options import Target
     from agent.report import RunReport
     from agent.runs.surroundings import Surroundings
@@ -91,8 +93,10 @@ def command(**values: Any) -> int:
     straight line tells as well are left out. The rectangles go when the tracks are there; each job is backed up first.
     The run is remembered: `cvat-sidecar runs undo` takes the tracks back.
     """
-    from agent.commands.running import watch_run
+    from agent.commands.options import reid_params
+    from agent.commands.report_file import ReportFile
     from agent.compose.named import open_named
+    from agent.errors import ConfigError
     from agent.models.host import Host
     from agent.options import Target
     from agent.runs.link_runs import link_target
@@ -107,7 +111,9 @@ def command(**values: Any) -> int:
     models = load_models(values["config"])
     ledger = ledger_path(values)
     server = server_settings(values)
-    reference, device, params = (values.pop(name) for name in ("reid", "device", "params"))
+    reference, device, given = (values.pop(name) for name in ("reid", "device", "params"))
+    if given and reference is None:
+        raise ConfigError(f"-p {given[0]!r}: got no --reid, allowed: with --reid REF, whose options they are")
     options = TrackOptions(
         of=values["of"],
         labels=values["labels"],
@@ -122,25 +128,38 @@ def command(**values: Any) -> int:
         with ExitStack() as stack:
             reidentifier = None
             if reference is not None:
-                loaded = open_named(reference, models, device=device, options=model_params(params))
+                params = reid_params(reference, model_params(given), models)
+                loaded = open_named(reference, models, device=device, options=params)
                 stack.callback(loaded.close)
                 reidentifier = OwnModel(loaded, stack.enter_context(Host(loaded.model, name="reid")))
             return link_target(target, options, around, reidentifier=reidentifier, dry_run=values["dry_run"])
 
-    return watch_run(server, work, None, values["report"], ledger, resumable=False)
+    return _linked(server, work, ledger, ReportFile(values["report"]))
 
 
-def link_after(server: ServerSettings, target: Target, ledger: Path | None) -> int:
-    """Links what a run has just annotated, and returns the exit code. That there is nothing to link is no error."""
-    from agent.commands.running import watch_run
-    from agent.runs.link_runs import NothingToLink, link_target
+def link_after(server: ServerSettings, target: Target, ledger: Path | None, report: ReportFile) -> int:
+    """Links what a run has just annotated, and returns the exit code. The report file gets this run as `track`."""
+    from agent.runs.link_runs import link_target
     from agent.runs.linking import TrackOptions
 
     def work(around: Surroundings) -> RunReport:
         return link_target(target, TrackOptions(), around)
 
+    return _linked(server, work, ledger, report, key="track")
+
+
+def _linked(
+    server: ServerSettings,
+    work: Callable[[Surroundings], RunReport],
+    ledger: Path | None,
+    report: ReportFile,
+    key: str | None = None,
+) -> int:
+    """The exit code. That there is nothing to link is no error."""
+    from agent.commands.running import nothing_to_do, watch_run
+    from agent.runs.link_runs import NothingToLink
+
     try:
-        return watch_run(server, work, None, None, ledger, resumable=False)
+        return watch_run(server, work, None, report, ledger, resumable=False, key=key)
     except NothingToLink as nothing:
-        click.echo(f"no tracks   {nothing}")
-        return 0
+        return nothing_to_do(f"no tracks   {nothing}", report, key)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from agent.errors import BadRequest, ConfigError
 from agent.ledger.sqlite import SqliteFile
@@ -40,6 +42,8 @@ CREATE INDEX IF NOT EXISTS rule_jobs_that_owe ON rule_jobs (server, rule) WHERE 
 CREATE INDEX IF NOT EXISTS rule_jobs_by_run ON rule_jobs (run);
 """
 VERSION = 2  # of what older programs would misread; a table more does not trouble them
+LOOK_SECONDS = 0.02
+"""More than anybody needs to see whether a lock is held."""
 INCREMENTAL = 2
 """SQLite's name for a file that can be made smaller without being written anew."""
 
@@ -79,24 +83,34 @@ class LedgerFile(SqliteFile):
     @contextmanager
     def hold(self, run: str) -> Iterator[None]:
         """Keeps other processes of this machine from working on the run; a killed process lets go of it."""
-        with self.lock(run, f"run {run}"):
+        with self.lock(run, f"run {run}", tries=3):  # who only looks (`held`) has it for a moment
             yield
 
+    def held(self, run: str) -> bool:
+        """Whether somebody on this machine works on the run."""
+        try:
+            with self._lock_path(run).open() as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        return False
+
+    def _lock_path(self, name: str) -> Path:
+        return self.path.with_name(f"{self.path.name}.{name}.lock")
+
     @contextmanager
-    def lock(self, name: str, what: str) -> Iterator[None]:
+    def lock(self, name: str, what: str, *, tries: int = 1) -> Iterator[None]:
         """Keeps a name to ourselves, on this machine, while the block runs; HeldElsewhere where somebody has it."""
-        path = self.path.with_name(f"{self.path.name}.{name}.lock")
+        path = self._lock_path(name)
         try:
             file = path.open("w")
         except OSError as error:
             raise self._unusable(error) from error
         with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                free = os.fstat(file.fileno()).st_nlink > 0  # else its holder has just ended, and a third one may begin
-            except OSError:
-                free = False
-            if not free:
+            # Its holder may have just ended, and a third one may begin: then its file is gone.
+            if not (_locked(file, tries) and os.fstat(file.fileno()).st_nlink > 0):
                 raise HeldElsewhere(f"{what}: another process is working on it")
             try:
                 yield
@@ -106,3 +120,16 @@ class LedgerFile(SqliteFile):
     def _rows(self, query: str, *values: object) -> list[sqlite3.Row]:
         with self._lock, self._told():
             return self._db.execute(query, values).fetchall()
+
+
+def _locked(file: TextIO, tries: int) -> bool:
+    """Whether the file is ours alone now."""
+    for again in range(tries):
+        if again:
+            time.sleep(LOOK_SECONDS)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            continue
+        return True
+    return False

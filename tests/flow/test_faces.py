@@ -170,7 +170,7 @@ def test_real_faces_with_five_landmarks_are_the_same_ones_on_each_picture(sessio
     run("annotate", "--task", task, "--model", f"local:{weights}/yunet_n_640_640.onnx", "--threshold", 0.6)
     report = run(
         "enrich", "--task", task, "--gives", "identity", "--attribute", "who", "--margin", 0.3,
-        "--model", f"local:{weights}/osnet_x0_25_msmt17.onnx", "-p", "kind=reid", "--max-distance", 0.25,
+        "--model", f"local:{weights}/osnet_x0_25_msmt17.onnx", "--max-distance", 0.25,
     )  # fmt: skip
     assert "identities  4 in 12 shapes" in report["notes"]
     (work,) = find_work(session, Target("task", task))

@@ -1,11 +1,13 @@
 """Runs that stop half way and go on: what they replace, what they count, and who may work on them."""
 
+import json
 import threading
 from dataclasses import replace
 
 import pytest
 
 from agent.cli import main
+from agent.commands.report_file import ReportFile
 from agent.commands.running import watch_run
 from agent.cvat.annotations_api import create, get_annotations
 from agent.cvat.work import find_work
@@ -196,7 +198,7 @@ def test_a_report_that_cannot_be_written_is_told_before_the_run(runs, tmp_path):
         raise AssertionError("it must not begin")
 
     with pytest.raises(ConfigError, match="--report"):
-        watch_run(runs.session.settings, work, None, tmp_path / "file" / "report.json", None)
+        watch_run(runs.session.settings, work, None, ReportFile(tmp_path / "file" / "report.json"), None)
 
 
 @pytest.mark.parametrize("wrong", [{"selection": "nonsense"}, {"label_map": "there-is-none"}])
@@ -214,12 +216,33 @@ def test_long_runs_are_planned_in_linear_time():
 
 def test_a_killed_run_is_listed_with_what_it_has_done(runs, capsys):
     run = runs.ledger.begin(
-        server="http://a", user="bot", target="task 1", model="m", model_version="1", options={}, frames={1: range(9)}
+        server="http://a",
+        user="bot",
+        target="task 1",
+        model="local:m",
+        model_version="1",
+        options={},
+        frames={1: range(9)},
     )
     runs.ledger.write_upload(run, 1, [0, 1, 2], {}, {}, [])
-    with pytest.raises(SystemExit):
-        main(["runs", "list", "--ledger", str(runs.ledger.path)])
-    assert "3/9 frames" in capsys.readouterr().out
+
+    def told(*words):
+        with pytest.raises(SystemExit):
+            main(["runs", *words, "--ledger", str(runs.ledger.path)])
+        return capsys.readouterr().out
+
+    assert "3/9 frames" in told("list")
+    assert f"{run}  " in told("list")
+    assert "  broken off   " in told("list")
+    shown = told("show", run)
+    assert f"run         {run}, broken off\n" in shown
+    assert f"nobody works on it: `cvat-sidecar runs resume {run}` goes on" in shown
+    assert json.loads(told("show", run, "--json"))["status"] == "broken off"
+    with runs.ledger.hold(run):
+        assert "  running      " in told("list")
+        assert f"run         {run}, running\n" in told("show", run)
+    runs.ledger.end(run, "interrupted", {})
+    assert "  interrupted  " in told("list")
 
 
 @pytest.mark.parametrize("arrived", [False, True])

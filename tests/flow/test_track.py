@@ -230,19 +230,24 @@ def test_pictures_that_are_no_sequence_are_told(session, cli, tmp_path, names, i
     assert ("its pictures are no sequence, as their names do not count up" in done.stdout) != is_sequence
 
 
-def test_by_default_only_what_this_program_made_is_linked(session, cli):
+def test_by_default_only_what_this_program_made_is_linked(session, cli, tmp_path):
     scene = Scene(session, source="manual")
-    done = cli("track", "--task", scene.task, code=2)
-    assert "it holds no rectangles to link that this program made" in str(done.exception)
-    done = cli("track", "--task", scene.task, "--of", "auto", code=2)
-    assert "holds no rectangles to link" in str(done.exception)
+    done = cli("track", "--task", scene.task)
+    assert f"no tracks   task {scene.task}: it holds no rectangles to link that this program made" in done.stdout
+    report = tmp_path / "report.json"
+    done = cli("track", "--task", scene.task, "--of", "auto", "--report", report)
+    assert "holds no rectangles to link" in done.stdout
+    assert done.exit_code == 0
+    told = json.loads(report.read_text())
+    assert (told["run"], told["notes"]) == (None, [done.stdout.strip()])
     assert scene.stored(scene.work.jobs[0])["tracks"] == []
 
 
 def test_rectangles_that_make_no_track_are_told_apart_from_none(session, cli):
     scene = Scene(session)
-    done = cli("track", "--task", scene.task, "--of", "auto", "--min-sightings", 9999, code=2)
-    assert "rectangles make no track of 9999 sightings or more (--min-sightings, --max-gap)" in str(done.exception)
+    done = cli("track", "--task", scene.task, "--of", "auto", "--min-sightings", 9999)
+    assert done.exit_code == 0
+    assert "rectangles make no track of 9999 sightings or more (--min-sightings, --max-gap)" in done.stdout
 
 
 FUNCTION = """
@@ -263,8 +268,14 @@ def test_tracks_at_once(session, cli, tmp_path, boxes):
     words = ("annotate", "--task", task, "--model", f"cvat:{function}", "--track")
     dry = cli(*words, "--dry-run")
     assert "no tracks   a dry run uploads no rectangles that could be linked" in dry.output
-    done = cli(*words)
+    report = tmp_path / "report.json"
+    done = cli(*words, "--report", report)
     assert done.exit_code == 0, done.output
+    told = json.loads(report.read_text())
+    assert told["frames"]["done"] == 6
+    assert bool(told["run"] and told["run"] in done.output)
+    assert sum(told["track"]["annotations"].values()) == boxes
+    assert (told["track"]["run"] not in (None, told["run"])) == boxes
     (work,) = find_work(session, Target("task", task))
     tracks = get_annotations(session, work.jobs[0].id)["tracks"]
     if boxes:
@@ -300,12 +311,30 @@ def test_a_label_that_is_not_there(session, cli):
 def test_looks_are_asked_of_a_reidentifier(session, cli, assets):
     scene = Scene(session)
     model = f"local:{assets}/weights/osnet_x0_25_msmt17.onnx"
-    words = ["--of", "auto", "--label", "person", "--dry-run", "--reid", model, "-p", "kind=reid"]
-    done = cli("track", "--task", scene.task, *words)
-    assert "person" in done.stdout
-    other = f"local:{assets}/weights/yolox_nano_416.onnx"
-    done = cli("track", "--task", scene.task, "--of", "auto", "--reid", other, code=4)
+    words = ["--of", "auto", "--label", "person", "--dry-run", "--reid", model]
+    for more in ([], ["-p", "kind=reid"]):  # what --reid says already may be said
+        done = cli("track", "--task", scene.task, *words, *more)
+        assert "person" in done.stdout
+    done = cli("track", "--task", scene.task, "--of", "auto", "--reid", "opencv:face", code=4)
     assert "of the kind detector, allowed here: reid" in str(done.exception)
+    other = ("--reid", f"local:{assets}/weights/yolox_nano_416.onnx", "-p", "kind=detector")
+    done = cli("track", "--task", scene.task, "--of", "auto", *other, code=4)
+    assert "of the kind detector, allowed here: reid" in str(done.exception)
+
+
+def test_options_of_no_model_are_refused(sandbox, cli):
+    before = len(sandbox.requests)
+    done = cli("track", "--task", 1, "-p", "kind=reid", code=2)
+    assert str(done.exception) == "-p 'kind=reid': got no --reid, allowed: with --reid REF, whose options they are"
+    assert len(sandbox.requests) == before
+
+
+def test_a_reidentifier_of_service_toml_is_known_to_be_one(session, cli, assets, tmp_path):
+    scene = Scene(session)
+    config = tmp_path / "service.toml"
+    config.write_text(f'[[models]]\nid = "looks"\nmodel = "local:{assets}/weights/osnet_x0_25_msmt17.onnx"\n')
+    words = ["--of", "auto", "--label", "person", "--dry-run", "--reid", "looks", "--config", config]
+    assert "person" in cli("track", "--task", scene.task, *words).stdout
 
 
 @pytest.mark.parametrize("where", ["before", "after"])

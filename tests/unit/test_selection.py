@@ -70,3 +70,23 @@ def test_chance_is_the_same_for_the_same_seed_in_whatever_order_frames_come(seed
 
 def test_seeds_differ():
     assert len({parse_selection("random:5", seed).choose(FRAMES) for seed in range(20)}) > 15
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("20-59", []),
+        ("all", []),
+        ("0-30,25,50-99", ["0-30", "50-99"]),
+        ("every:10+50-60", ["50-60"]),
+        ("10-70", ["10-70"]),
+    ],
+)
+def test_ranges_over_the_ends_are_told(text, told):
+    said = parse_selection(text).cut(FRAMES)
+    assert said == [f"--frames {piece}: there are the frames 20 to 59 only" for piece in told]
+
+
+def test_each_part_narrows_what_those_before_it_have_left():
+    assert parse_selection("every:5+30-32").choose(FRAMES) == (30,)
+    assert parse_selection("30-32+every:5").choose(FRAMES) == (30,)
