@@ -8,7 +8,7 @@ from concurrent.futures import CancelledError
 from dataclasses import replace
 from typing import Protocol
 
-from agent.annotations import encode
+from agent.annotations import as_drawn, encode
 from agent.contract import Context, Detection, Frame
 from agent.cvat.chunks import BadFrame
 from agent.errors import BadPrediction, RequestCancelled
@@ -63,14 +63,10 @@ def annotate(
             report.refused.update(made.left_out)
             report.count(names[item["label_id"]] for item in (*made.tags, *made.shapes))
             if preview is not None:
-                preview.add(plan.work.task_id, frame, _as_in_task(kept, plan), plan.region)
+                drawn = as_drawn(kept, plan.match, (frame.width, frame.height), plan.output)
+                preview.add(plan.work.task_id, frame, drawn, plan.region)
         lease.check_in(report.done, report.total)
     sink.close()
-
-
-def _as_in_task(kept: Iterable[Detection], plan: Plan) -> list[Detection]:
-    """Detections under the names that the task has for their labels."""
-    return [replace(detection, label=plan.match.targets[detection.label].label.name) for detection in kept]
 
 
 def _predicted(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -77,6 +77,20 @@ def encode(
             drawn = _drawn(shape, target, frame, output, found.left_out)
             if drawn is not None:
                 found.shapes.append({**item, **drawn})
+    return found
+
+
+def as_drawn(
+    detections: Sequence[Detection], match: LabelMatch, size: tuple[int, int], output: OutputOptions
+) -> list[Detection]:
+    """The detections of a frame under the task's names, with the shapes that `encode` makes of them: for pictures."""
+    found: list[Detection] = []
+    for detection in detections:
+        if (target := match.targets.get(detection.label)) is None:
+            continue
+        shapes = _fitting(detection.shape, target.label, size, output)
+        parts = () if isinstance(shapes, str) else shapes or (None,)
+        found += [replace(detection, label=target.label.name, shape=part) for part in parts]
     return found
 
 

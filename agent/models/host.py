@@ -210,9 +210,11 @@ class Host:
                 job.answer.set_result(found[: len(job.frames)])
                 found = found[len(job.frames) :]
         except BaseException as error:  # the thread must live on; whoever waits gets the error
+            # An adapter that ends "the program" has failed; who waits must not be ended by it.
+            told = BadPrediction(_failed(error)) if isinstance(error, SystemExit) else error
             for job in jobs:
                 if not job.answer.done():
-                    job.answer.set_exception(error)
+                    job.answer.set_exception(told)
 
     def _detect(self, frames: Sequence[Frame], context: Context) -> list[Prediction]:
         began = time.perf_counter()
@@ -223,7 +225,7 @@ class Host:
     def _predict(self, frames: Sequence[Frame], context: Context) -> list[Prediction]:
         try:
             return _lists(self._model.detect(frames, context), len(frames))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if len(frames) == 1:
                 return [_failure(frames[0], error)]
             log.warning("a batch of %d frames failed, trying them one by one", len(frames), exc_info=True)
@@ -265,10 +267,14 @@ def _lists(answer: Sequence[Sequence[Detection]], count: int) -> list[Prediction
     return list(found)
 
 
-def _failure(frame: Frame, error: Exception) -> BadPrediction:
+def _failure(frame: Frame, error: BaseException) -> BadPrediction:
     log.warning("the model failed on frame %d (%s)", frame.index, frame.name, exc_info=error)
     if isinstance(error, ModelError):
         return BadPrediction(str(error))
-    bad = BadPrediction(f"the model failed: {type(error).__name__}: {str(error)[:200]}")
+    bad = BadPrediction(_failed(error))
     bad.__cause__ = error
     return bad
+
+
+def _failed(error: BaseException) -> str:
+    return f"the model failed: {type(error).__name__}: {str(error)[:200]}"

@@ -129,7 +129,7 @@ def load_with(
         model = load(reference.name, device=device, **values, **given)
     except SidecarError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # foreign code may mean to end a program of its own
         raise ModelLoadFailed(f"{reference}: {_one_line(error)}") from error
     return _describe(reference, model if method is None else Equalized(model, method), method)
 
@@ -163,7 +163,7 @@ def adapter_of(reference: ModelReference) -> Callable[..., Any]:
         adapter = importlib.metadata.EntryPoint(name=scheme, value=place, group=GROUP).load()
     except ImportError as error:
         raise ModelLoadFailed(f"{reference}: its adapter {place} cannot be imported: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ModelLoadFailed(f"{reference}: its adapter {place} is broken: {_one_line(error)}") from error
     load: Any = getattr(adapter, "load", adapter)
     if not callable(load):

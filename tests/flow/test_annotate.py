@@ -2,16 +2,19 @@
 
 import json
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from agent import preview
 from agent.cli import main
 from agent.cvat.annotations_api import create, get_annotations
 from agent.cvat.work import find_work
 from agent.domain import Roi
+from agent.labels.maps import load_label_map
 from agent.ledger.ledger import Ledger, default_path
 from agent.options import Target
-from tests.support.material import make_image_task
+from tests.support.material import make_image_task, make_task
 
 FUNCTION = '''
 """Finds one box a frame, whose place tells the frame's size; and fails where it is told to."""
@@ -139,6 +142,101 @@ def test_frames_are_selected(sandbox, session, task, function, which, frames):
     create(session, work.jobs[2].id, {"tags": [{"frame": 8, "label_id": label}]})
     assert run(sandbox, "annotate", "--task", task, "--model", function(), "--frames", which) == 0
     assert sorted(shape["frame"] for shape in stored(session, task)[0]) == frames
+
+
+def test_ranges_that_are_cut_are_told(sandbox, session, task, function, capsys):
+    assert run(sandbox, "annotate", "--task", task, "--model", function(), "--frames", "7-1000") == 0
+    assert sorted(shape["frame"] for shape in stored(session, task)[0]) == [7, 8]
+    assert "--frames 7-1000: there are the frames 0 to 8 only" in capsys.readouterr().err
+    assert run(sandbox, "annotate", "--task", task, "--model", function(), "--frames", "7-8") == 0
+    assert "there are the frames" not in capsys.readouterr().err
+
+
+def test_where_all_is_annotated_there_is_nothing_to_do(sandbox, session, task, function, tmp_path, capsys):
+    words = ("annotate", "--task", task, "--model", function())
+    assert run(sandbox, *words, "--frames", "0-2") == 0
+    capsys.readouterr()
+    report = tmp_path / "report.json"
+    assert run(sandbox, *words, "--frames", "empty+0-2", "--report", report) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("nothing     frames: 'empty+0-2' chooses none of the 9 frames")
+    assert "have annotations already" in said.out
+    assert json.loads(report.read_text())["run"] is None
+    assert len(stored(session, task)[0]) == 3
+    for wrong in ("500", "empty+500", "every:5+1-3"):
+        assert run(sandbox, *words, "--frames", wrong) == 2, wrong
+        assert capsys.readouterr().err.startswith("Error: ")
+
+
+@pytest.mark.parametrize("option", ["--report", "--preview"])
+def test_a_place_that_cannot_be_written_is_told_before_anything_is_done(
+    sandbox, session, task, function, option, capsys
+):
+    assert run(sandbox, "annotate", "--task", task, "--model", function(), option, "/proc/r.json") == 2
+    said = capsys.readouterr()
+    assert (said.out, said.err.count("\n")) == ("", 1)
+    assert said.err.startswith(f"Error: {option} /proc/r.json: cannot be written: ")
+    assert stored(session, task) == ([], [])
+
+
+def test_a_report_that_is_looked_at_before_is_not_made_or_emptied(sandbox, session, task, function, tmp_path):
+    report = tmp_path / "report.json"
+    assert run(sandbox, "annotate", "--task", 9999, "--model", function(), "--report", report) == 3
+    assert not report.exists()
+    report.write_text("of old")
+    assert run(sandbox, "annotate", "--task", 9999, "--model", function(), "--report", report) == 3
+    assert report.read_text() == "of old"
+
+
+def test_a_report_that_cannot_be_written_in_the_end_hides_no_run(sandbox, session, task, tmp_path, capsys):
+    folder, function = tmp_path / "reports", tmp_path / "removes.py"
+    text = FUNCTION.replace("{BAD!r}", "[]")
+    function.write_text(
+        text.replace("    if any", f"    __import__('shutil').rmtree({str(folder)!r}, True)\n    if any")
+    )
+    words = ("--model", f"cvat:{function}", "--report", folder / "report.json")
+    assert run(sandbox, "annotate", "--task", task, *words) == 2
+    said = capsys.readouterr()
+    with Ledger() as ledger:
+        (record,) = ledger.runs()
+    assert "9 of 9 annotated" in said.out
+    assert f"run         {record.id} (" in said.out
+    assert f"Error: --report {folder / 'report.json'}: cannot be written: No such file or directory" in said.err
+    assert len(stored(session, task)[0]) == 9
+
+
+@pytest.mark.parametrize("type_", ["any", "polygon"])
+def test_a_preview_shows_what_is_uploaded(sandbox, session, assets, tmp_path, monkeypatch, type_):
+    drawn, draw = [], preview.draw
+    monkeypatch.setattr("agent.preview.draw", lambda *given: drawn.append(given[1]) or draw(*given))
+    labels = [{"name": name, "type": type_} for name in load_label_map("coco-80").names]
+    task = make_task(session, sorted((assets / "media" / "coco_val").rglob("*.jpg"))[:3], labels=labels)
+    model = ("--model", f"local:{assets}/weights/yolov8n-seg_int8.onnx", "--device", "cpu")
+    more = ("--masks-as-polygons", "--tolerance", 8, "--preview", tmp_path / "p")
+    assert run(sandbox, "annotate", "--task", task, *model, *more) == 0
+    shapes, _ = stored(session, task)
+    assert {shape["type"] for shape in shapes} == {"polygon"}
+    (work,) = find_work(session, Target("task", task))
+    names = {label.id: label.name for label in work.labels}
+    shown = [(found.label, np.round(found.shape.points, 2).tolist()) for frame in drawn for found in frame]
+    assert shown == [(names[shape["label_id"]], np.round(shape["points"], 2).tolist()) for shape in shapes]
+    assert (tmp_path / "p" / "contact-sheet.jpg").exists()
+
+
+@pytest.mark.parametrize("where", ["when it is loaded", "on each frame"])
+def test_a_model_that_ends_its_program_has_failed(sandbox, session, task, tmp_path, capsys, where):
+    function = tmp_path / "ends.py"
+    text = FUNCTION.replace("{BAD!r}", "[]")
+    ends = "    raise SystemExit(3)\n"
+    function.write_text(
+        text.replace("    if any", ends + "    if any")
+        if where == "on each frame"
+        else text + "\nraise SystemExit(3)\n"
+    )
+    assert run(sandbox, "annotate", "--task", task, "--model", f"cvat:{function}") == 4
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Error: ")]
+    assert len(said) == 1
+    assert "SystemExit: 3" in said[0]
 
 
 def test_a_dry_run_sends_nothing(sandbox, session, task, function, tmp_path):
