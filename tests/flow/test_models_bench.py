@@ -11,6 +11,7 @@ from agent.contract import Context, Frame
 from agent.cvat.annotations_api import create
 from agent.cvat.decode import decode_picture
 from agent.cvat.work import find_work
+from agent.errors import ConfigError, LabelMismatch
 from agent.labels.maps import load_label_map
 from agent.models.loading import load_model
 from agent.options import Target
@@ -195,3 +196,75 @@ def test_a_model_that_cannot_be_used_costs_the_others_nothing(sandbox, job, asse
     assert "Error: local:nowhere.onnx: there is no such file" in said.err
     told = json.loads(bench(sandbox, "opencv:grabcut", good, "--truth", job[1], "--json", "--device", "cpu").stdout)
     assert ["error" in row for row in told] == [True, False]
+
+
+FUNCTION = """
+import cvat_sdk.auto_annotation as cvataa
+import numpy as np
+
+BALLAST = np.ones(MIB << 20, np.uint8)
+spec = cvataa.DetectionFunctionSpec(labels=[cvataa.label_spec("NAME", 0, type="rectangle")])
+
+def detect(context, image):
+    return [cvataa.rectangle(0, [1, 1, 20, 20])]
+"""
+
+
+@pytest.fixture
+def small(session):
+    """Draws one shape in a job of its own, and gives the job's id."""
+
+    def draw(source="manual", state=None):
+        task = make_image_task(session, count=2, labels=[{"name": "thing"}])
+        (work,) = find_work(session, Target("task", task))
+        shape = {"type": "rectangle", "frame": 0, "label_id": work.labels[0].id, "points": [1, 1, 20, 20]}
+        create(session, work.jobs[0].id, {"tags": [], "shapes": [{**shape, "source": source}], "tracks": []})
+        if state is not None:
+            session.request("PATCH", f"/api/jobs/{work.jobs[0].id}", body={"state": state})
+        return work.jobs[0].id
+
+    return draw
+
+
+def test_memory_can_be_compared_whatever_the_order(sandbox, small, tmp_path):
+    names = {}
+    for name, mib in (("light", 10), ("heavy", 310)):
+        path = tmp_path / f"{name}.py"
+        path.write_text(FUNCTION.replace("MIB", str(mib)).replace("NAME", "thing"))
+        names[name] = f"cvat:{path}"
+    job = small()
+    for order in (("light", "heavy"), ("heavy", "light"), ("heavy", "heavy")):
+        rows = json.loads(bench(sandbox, *(names[name] for name in order), "--truth", job, "--json").stdout)
+        taken = [row["memory"] / 2**20 for row in rows]
+        assert min(taken) > 10
+        more = 300 * ((order[1] == "heavy") - (order[0] == "heavy"))
+        assert taken[1] - taken[0] == pytest.approx(more, abs=60)
+
+
+def test_labels_that_are_called_otherwise(sandbox, small, tmp_path):
+    path, job = tmp_path / "other.py", small()
+    path.write_text(FUNCTION.replace("MIB", "1").replace("NAME", "gizmo"))
+    words = (f"cvat:{path}", "--truth", job)
+    with pytest.raises(LabelMismatch, match=r"--map"):
+        bench(sandbox, *words)
+    (row,) = json.loads(bench(sandbox, *words, "--map", "gizmo=thing", "--json").stdout)
+    assert row["by_label"] == {"thing": pytest.approx(1.0)}
+
+
+def test_options_of_a_single_model(sandbox, job, assets):
+    reference = f"local:{assets}/weights/yolov8n-seg_int8.onnx"
+    words = ("--truth", job[1], "-p", "shape=square", "--device", "cpu")
+    with pytest.raises(ConfigError, match="shape"):
+        bench(sandbox, reference, *words)
+    with pytest.raises(ConfigError, match=r"-p shape: got 2 models, allowed: with one REF"):
+        bench(sandbox, reference, reference, *words)
+
+
+def test_what_may_be_no_truth_is_warned_of(sandbox, small, tmp_path):
+    path = tmp_path / "model.py"
+    path.write_text(FUNCTION.replace("MIB", "1").replace("NAME", "thing"))
+    done = bench(sandbox, f"cvat:{path}", "--truth", job := small("auto"), "--json")
+    assert f"Warning: job {job} is 'new', not 'completed'" in done.stderr
+    assert f"Warning: job {job}: all its 1 shapes and tracks are models' own (source auto)" in done.stderr
+    assert json.loads(done.stdout)
+    assert "Warning" not in bench(sandbox, f"cvat:{path}", "--truth", small("manual", "completed")).stderr
