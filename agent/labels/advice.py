@@ -124,13 +124,15 @@ def _about_types(misfits: Sequence[DroppedLabel], task_labels: Sequence[TaskLabe
     own, theirs = misfits[0].types or ("any", "any")
     # Among many labels, nobody knows which of them is meant by another name.
     others = [label.name for label in task_labels if label.type == own] if len(misfits) <= ALIKE else []
+    option = f"many models give rectangles instead by {wording.option.format(name='shape', value='rectangle')}"
+    helps = theirs == "rectangle" and own in ("mask", "skeleton")
     if others:
-        return f"{wording.pair.format(own=misfits[0].name, theirs=others[0])} puts together what is of the type {own}"
+        pair = wording.pair.format(own=misfits[0].name, theirs=others[0])
+        return f"{pair} puts together what is of the type {own}{f', or {option}' if helps else ''}"
     wanted = {"skeleton": own, "any": own, "mask": "mask, polygon or any", "polygon": "mask, polygon or any"}
     fits = f"a task's label of the type {wanted.get(own, f'{own} or any')} fits"
-    if theirs == "rectangle" and own in ("mask", "skeleton"):
-        option = wording.option.format(name="shape", value="rectangle")
-        return f"many models give rectangles instead by {option}, and {fits}"
+    if helps:
+        return f"{option}, and {fits}"
     if own == "rectangle" and theirs in ("mask", "polygon", "skeleton"):
         what = "a skeleton" if theirs == "skeleton" else "a mask"
         return f"a `chain:` makes {what} of each rectangle (docs/compositions.md), and {fits}"

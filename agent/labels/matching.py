@@ -144,7 +144,8 @@ class _Matcher:
             raise LabelMismatch(f"mapping {label.name!r} -> {wanted!r}: the task has no such label{hint}")
         found = fit(label, target, replace(entry, threshold=self._threshold(label)), "mapping")
         if isinstance(found, DroppedLabel):
-            raise LabelMismatch(f"mapping {label.name!r} -> {target.name!r}: {found.why()}")
+            why = found.why().removeprefix(f"mapping, {target.name!r}: ")
+            raise LabelMismatch(f"mapping {label.name!r} -> {target.name!r}: {why}")
         return found
 
     def _threshold(self, label: Label) -> float | None:

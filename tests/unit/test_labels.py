@@ -325,7 +325,7 @@ class TestSkeletons:
         assert "points (a, b, c, d, e, … and 3 more) has a place among its own (1, 2, 3, 4, 5, … and 1 more)" in text
         assert f"by `sublabels` in a label map {said}, or by the model's option `points`" in text
         assert "--map" not in text
-        with pytest.raises(LabelMismatch, match=r"mapping 'pose' -> 'pose': .* `sublabels` in a label map"):
+        with pytest.raises(LabelMismatch, match=r"mapping 'pose' -> 'pose': none of .* `sublabels` in a label map"):
             match_labels([self.own("a")], [faces], request={"pose": "pose"})
 
     def by(self, tmp_path, sublabels):
@@ -476,7 +476,10 @@ class TestTypesThatDoNotFit:
     def test_a_label_of_another_name_and_the_right_type_is_told(self):
         with pytest.raises(LabelMismatch) as refused:
             match_labels(model("person", kind="skeleton"), task("person", body="skeleton"))
-        assert str(refused.value).endswith('; --map "person=body" puts together what is of the type skeleton')
+        assert str(refused.value).endswith(
+            '; --map "person=body" puts together what is of the type skeleton,'
+            " or many models give rectangles instead by -p shape=rectangle"
+        )
         with pytest.raises(LabelMismatch) as refused:
             match_labels(model("a", "b", "c", "d", kind="mask"), task("a", "b", "c", "d", other="mask"))
         assert "other=" not in str(refused.value)
