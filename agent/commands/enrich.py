@@ -96,11 +96,10 @@ def command(**values: Any) -> int:
     options = EnrichOptions(**values)
     if options.gives in ("attribute", "identity") and not options.attribute:
         raise ConfigError(f"--gives {options.gives}: got no --attribute, allowed: the name of one of the labels'")
-    made = options.gives in ON_FRAMES
-    if options.into and not made:
+    if options.into and options.gives not in ON_FRAMES:
         raise ConfigError(f"--into: got {options.into!r} with --gives {options.gives}, allowed: with mask and skeleton")
 
     def work(around: Surroundings) -> RunReport:
         return enrich_target(target, options, around, device=device, params=params, opener=opener, dry_run=dry_run)
 
-    return watch_run(server, work, None, ReportFile(report), ledger, resumable=False, undoable=made)
+    return watch_run(server, work, None, ReportFile(report), ledger, resumable=False)

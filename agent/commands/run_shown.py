@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.options import Options
 from agent.report import RunReport
+from agent.runs.advice import typed, ways_again, ways_back
 
 if TYPE_CHECKING:
     from agent.ledger.ledger import Ledger
@@ -36,17 +37,19 @@ def everything_of(book: Ledger, record: RunRecord) -> dict[str, Any]:
         "status": status_of(book, record),
         "frames": {f"job {job}": len(numbers) for job, numbers in record.frames.items()},
         "made": book.made_counts(record.id),
+        "replaced_by": book.replaced_by(record.id),
         "skipped": {f"job {job}, frame {frame}": reason for (job, frame), reason in skipped.items()},
         "backups": [str(path) for path in book.backups(record.id)],
     }
 
 
-def lines_of(record: RunRecord, found: Mapping[str, Any], done: int) -> Iterator[str]:
+def lines_of(book: Ledger, record: RunRecord, found: Mapping[str, Any], done: int) -> Iterator[str]:
     """What a person wants to know of it; `done` frames are dealt with."""
     yield f"run         {record.id}, {found['status']}"
+    back = ways_back(book, record)
     if found["status"] == BROKEN_OFF:
-        on = f"`cvat-sidecar runs resume {record.id}` goes on, " if record.command == "annotate" else ""
-        yield f"            nobody works on it: {on}`cvat-sidecar runs undo {record.id}` takes it back"
+        resume = f"{typed('resume', record.id, book.path)} goes on; {'; '.join(back)}"
+        yield f"            nobody works on it: {resume if record.command == 'annotate' else ways_again(book, record)}"
     yield f"target      {record.target} at {record.server}, as {record.user}"
     yield f"model       {record.model} (version {record.model_version})"
     if asked := _asked(record.options):
@@ -54,13 +57,19 @@ def lines_of(record: RunRecord, found: Mapping[str, Any], done: int) -> Iterator
     yield f"begun       {_moment(record.created)}, last changed {_moment(record.updated)}"
     there = ", ".join(f"{number} {kind}" for kind, number in found["made"].items() if number)
     if record.report:
-        yield from RunReport.of_json(record.report, "--json").lines()
+        report = RunReport.of_json(record.report, "--json")
+        report.notes = [note for note in report.notes if not note.startswith("backup ")]  # they come below
+        yield from report.lines()
     else:
         # What it counts is written at its end.
         yield f"frames      {done} of {sum(found['frames'].values())}"
     yield f"still there {there or 'nothing'}, as far as we know"
+    for by, number in found["replaced_by"].items():
+        yield f"            {number} that were there run {by} has replaced"
     for path in found["backups"]:
-        yield f"backup      {path} (`cvat-sidecar runs restore` brings back what is in it)"
+        yield f"backup      {path}"
+    if found["backups"]:
+        yield from (f"            {way}" for way in back)
 
 
 def _asked(options: Mapping[str, Any]) -> str:

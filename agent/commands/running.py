@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shlex
 import signal
 import sys
 import threading
@@ -17,6 +16,8 @@ from typing import TYPE_CHECKING
 import click
 
 from agent.commands.report_file import ReportFile, check_folder, tell
+from agent.ledger.ledger import Ledger
+from agent.runs.advice import typed, ways_again, ways_back
 
 if TYPE_CHECKING:
     from agent.options import Options, Target
@@ -95,14 +96,12 @@ def watch_run(
     ledger: Path | None,
     kept: bool = True,
     resumable: bool = True,
-    undoable: bool = True,
     key: str | None = None,
 ) -> int:
     """Does the work with a progress display around it; the report is printed, and written where asked.
 
-    So is that of a run that breaks off, as far as it came. `resumable`: such a run can be gone on with. `undoable`:
-    what it made can be removed; else it has changed values, which its backups bring back. `key`: where the report file
-    has this run, if it is not the first one of its command.
+    So is that of a run that breaks off, as far as it came. `resumable`: such a run can be gone on with. `key`: where
+    the report file has this run, if it is not the first one of its command.
     """
     from agent.errors import RequestCancelled
     from agent.models.memory import give_large_blocks_back
@@ -136,11 +135,11 @@ def watch_run(
     for line in report.lines():
         click.echo(line)
     if report.run and kept:
-        undo = f"{_command('undo', report.run, ledger)} takes it back"
-        restore = "`cvat-sidecar runs restore BACKUP --values` brings the old values back"
-        click.echo(f"run         {report.run} ({undo if undoable else restore})")
+        with Ledger(ledger) as book:
+            ways = "; ".join(ways_back(book, book.run(report.run))) or "it has changed nothing"
+        click.echo(f"run         {report.run} ({ways})")
         if report.skipped and resumable:
-            click.echo(f"            {_command('resume', report.run, ledger)} tries the skipped frames again")
+            click.echo(f"            {typed('resume', report.run, ledger)} tries the skipped frames again")
     if not report_file.write(report, key):
         return UNWRITTEN
     return SKIPPED if report.skipped else 0
@@ -151,8 +150,9 @@ def _how_to_go_on(run: str | None, reports: Sequence[RunReport], ledger: Path | 
     if not run:
         return ""
     if not resumable:
-        return f"; {_command('undo', run, ledger)} takes back what it did, then run it again"
-    command = _command("resume", run, ledger)
+        with Ledger(ledger) as book:
+            return f"; {ways_again(book, book.run(run))}"
+    command = typed("resume", run, ledger)
     skipped, left = (len(reports[0].skipped), reports[0].total - reports[0].done) if reports else (0, 1)
     if not skipped:
         return f"; go on with {command}"
@@ -160,14 +160,6 @@ def _how_to_go_on(run: str | None, reports: Sequence[RunReport], ledger: Path | 
         again = f"tries the {skipped} skipped frames again too (--leave-skipped goes on without them)"
         return f"; go on with {command}, which {again}"
     return f"; once the reason is gone, {command} tries the {skipped} skipped frames again"
-
-
-def _command(what: str, run: str, ledger: Path | None) -> str:
-    """What to say to do something with a run, whichever ledger it is in."""
-    from agent.ledger.file import default_path
-
-    where = "" if ledger is None or ledger == default_path() else f" --ledger {shlex.quote(str(ledger))}"
-    return f"`cvat-sidecar runs {what} {run}{where}`"
 
 
 @contextmanager

@@ -71,10 +71,8 @@ def show(run: str, as_json: bool, **values: Any) -> None:
         record = book.run(run)
         found = everything_of(book, record)
         done = _done(record, len(book.finished_frames(record.id)))
-    if as_json:
-        click.echo(json.dumps(found, indent=2))
-    else:
-        for line in lines_of(record, found, done):
+        lines = [json.dumps(found, indent=2)] if as_json else lines_of(book, record, found, done)
+        for line in lines:
             click.echo(line)
 
 

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 MOST = 20_000
 """Looks; the distances of all pairs have to fit into memory."""
-NEVER = 100.0
-"""The distance of two on the same frame: nobody is there twice."""
+NEVER = 1e9
+"""The distance of two on the same frame: nobody is there twice. A mean that it is part of, of however many distances,
+is more than any distance that is allowed."""
 
 
 def identities(looks: NDArray[np.float32], frames: Sequence[Iterable[Hashable]], max_distance: float) -> list[int]:

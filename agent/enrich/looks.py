@@ -48,6 +48,11 @@ class Ready:
     by: Step | Part
     """A step of a chain, or the reidentifier."""
 
+    @property
+    def part(self) -> Part:
+        """The model, whatever it does."""
+        return self.by if isinstance(self.by, Part) else self.by.part
+
 
 def prepare(
     part: TaskWork, jobs: Sequence[JobPlaces], options: EnrichOptions, parts: Parts, params: Mapping[str, Any]

@@ -55,7 +55,7 @@ def enrich_target(
         if not dry_run:
             report.run = ledger.begin(
                 server=session.url, user=session.user, target=str(target), model=f"{MODEL} {options.model}",
-                model_version=options.gives, options=asdict(options),
+                model_version=ready[0].part.loaded.version, options=asdict(options),
                 frames={job.work.id: sorted(job.places) for found in jobs.values() for job in found if job.places},
             )  # fmt: skip
             stack.enter_context(ledger.hold(report.run))

@@ -30,6 +30,8 @@ CREATE INDEX IF NOT EXISTS objects_by_job ON objects (job);
 CREATE TABLE IF NOT EXISTS skipped (
     run TEXT NOT NULL, job INTEGER NOT NULL, frame INTEGER NOT NULL, reason TEXT NOT NULL,
     PRIMARY KEY (run, job, frame));
+CREATE TABLE IF NOT EXISTS replaced (
+    run TEXT NOT NULL, by TEXT NOT NULL, count INTEGER NOT NULL, PRIMARY KEY (run, by));
 CREATE TABLE IF NOT EXISTS backups (run TEXT NOT NULL, path TEXT NOT NULL, PRIMARY KEY (run, path));
 CREATE TABLE IF NOT EXISTS rule_jobs (
     server TEXT NOT NULL, rule TEXT NOT NULL, job INTEGER NOT NULL, key TEXT NOT NULL, model_version TEXT NOT NULL,

@@ -132,7 +132,9 @@ class Ledger(MadeObjects):
         """Ends an upload; what it `removed` is nobody's any more."""
         with self._change() as db:
             self._set_state(db, upload, "done")
-            self._forget(db, upload.run, upload.job, removed)
+            for maker, count in self._forget(db, upload.run, upload.job, removed).items():
+                if maker != upload.run:
+                    self._note_replaced(db, maker, upload.run, count)
             self._strip(db, upload.run, upload.number)
 
     def forget_upload(self, upload: Upload) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -60,6 +60,11 @@ class MadeObjects(LedgerFile):
         rows = self._rows("SELECT kind, COUNT(*) AS count FROM objects WHERE run = ? GROUP BY kind", run)
         return dict.fromkeys(KINDS, 0) | {row["kind"]: row["count"] for row in rows}
 
+    def replaced_by(self, run: str) -> dict[str, int]:
+        """How many objects of a run other runs have put theirs in the place of, by run."""
+        rows = self._rows("SELECT by, count FROM replaced WHERE run = ? ORDER BY rowid", run)
+        return {row["by"]: row["count"] for row in rows}
+
     def known_ids(self, job: int, server: str) -> set[tuple[str, int]]:
         """(kind, server id) of all that runs are known to have made in a job, as far as it was not removed."""
         rows = self._rows(
@@ -96,9 +101,20 @@ class MadeObjects(LedgerFile):
         return unpack(row["payload"])
 
     @staticmethod
-    def _forget(db: sqlite3.Connection, run: str, job: int, ids: Iterable[tuple[str, int]]) -> None:
-        """Deletes objects of the run's server, whichever run made them, and what was kept to know them again."""
-        uploads = set[tuple[str, int]]()
+    def _note_replaced(db: sqlite3.Connection, run: str, by: str, count: int) -> None:
+        """Remembers who took so many objects of a run away: nothing else of them is kept."""
+        db.execute(
+            "INSERT INTO replaced VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET count = count + excluded.count",
+            (run, by, count),
+        )
+
+    @staticmethod
+    def _forget(db: sqlite3.Connection, run: str, job: int, ids: Iterable[tuple[str, int]]) -> Counter[str]:
+        """Deletes objects of the run's server, whichever run made them, and what was kept to know them again.
+
+        Gives how many, by the run that made them.
+        """
+        uploads = Counter[tuple[str, int]]()
         for kind, number in ids:
             gone = db.execute(
                 "DELETE FROM objects WHERE job = ? AND kind = ? AND server_id = ? AND run IN"
@@ -108,6 +124,10 @@ class MadeObjects(LedgerFile):
             uploads.update((row["run"], row["upload"]) for row in gone.fetchall())
         for place in uploads:
             MadeObjects._strip(db, *place)
+        makers = Counter[str]()
+        for (maker, _), count in uploads.items():
+            makers[maker] += count
+        return makers
 
     @staticmethod
     def _strip(db: sqlite3.Connection, run: str, upload: int) -> None:

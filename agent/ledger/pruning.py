@@ -64,7 +64,7 @@ class OldRuns(LedgerFile):
                 query = f"SELECT 1 FROM runs r WHERE r.id = ? AND {_FINISHED}"
                 if db.execute(query, (run, _text(before), *PENDING)).fetchone() is None:
                     return False
-                for table in ("objects", "uploads", "skipped", "backups"):
+                for table in ("objects", "uploads", "skipped", "replaced", "backups"):
                     db.execute(f"DELETE FROM {table} WHERE run = ?", (run,))
                 db.execute("DELETE FROM runs WHERE id = ?", (run,))
         except HeldElsewhere:

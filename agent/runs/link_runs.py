@@ -16,6 +16,7 @@ from agent.ledger.backups import write_backup
 from agent.ledger.ledger import Ledger
 from agent.options import Target
 from agent.report import RunReport
+from agent.runs.advice import typed
 from agent.runs.linking import Linked, TrackOptions, is_sequence, link_task
 from agent.runs.surroundings import ReadyModel, Surroundings
 
@@ -90,7 +91,8 @@ def _check_earlier(ledger: Ledger, server: str, jobs: set[int], labels: Sequence
             why = "it has linked these rectangles, and kept them"
         else:
             continue
-        raise BadRequest(f"run {record.id} of `track`: {why}; undo it first: `cvat-sidecar runs undo {record.id}`")
+        undo = typed("undo", record.id, ledger.path)
+        raise BadRequest(f"run {record.id} of `track`: {why}; undo it first: {undo}")
 
 
 def _upload(

@@ -10,10 +10,10 @@ from typing import Any
 
 from agent.cvat.annotations_api import alike, create, get_annotations, update
 from agent.cvat.session import Session, open_session
-from agent.errors import ServerUnavailable
+from agent.errors import BadRequest, ConfigError, ServerUnavailable
 from agent.ledger.backups import Backup, read_backup
 from agent.ledger.content import content_key
-from agent.ledger.ledger import KINDS
+from agent.ledger.ledger import KINDS, Ledger
 from agent.runs.surroundings import check_server
 from agent.settings.server import ServerSettings
 
@@ -40,6 +40,26 @@ class RestoreResult:
             yield f"{self.changed} have their old labels and attributes again"
         if self.there:
             yield f"{self.there} were there already"
+
+
+def backups_of(what: str, ledger: Path | None) -> tuple[list[Path], list[Path]]:
+    """The backup that a file is, or a run's backups; and those of them that are of a job whose earlier one is there.
+
+    A run that was gone on with has some: they hold what it made itself.
+    """
+    if (file := Path(what)).is_file():
+        return [file], []
+    if file.suffix == ".json" or file.name != what:
+        raise ConfigError(f"{what}: there is no such file")
+    with Ledger(ledger) as book:
+        run = book.run(what).id
+        kept = book.backups(run)
+    if not kept:
+        raise BadRequest(f"run {run}: it has kept no backup: it removed and changed nothing")
+    first: dict[int, Path] = {}
+    for file in kept:  # in the order of their names, which end with the time
+        first.setdefault(read_backup(file).job, file)
+    return list(first.values()), [file for file in kept if file not in first.values()]
 
 
 def restore_backup(file: Path, server: ServerSettings, *, values: bool = False) -> RestoreResult:

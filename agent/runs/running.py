@@ -14,6 +14,7 @@ from agent.ledger.ledger import Ledger, RunRecord
 from agent.options import Options, Target
 from agent.plan import Place, Plan, check_options, frames_by_job, make_plans
 from agent.report import RunReport
+from agent.runs.advice import ways_again
 from agent.runs.flow import drive
 from agent.runs.surroundings import ReadyModel, Surroundings, check_server
 from agent.sink import DrySink, UploadSink
@@ -60,7 +61,7 @@ def resume(run: str, around: Surroundings, *, leave_skipped: bool = False) -> Ru
         # Held before it is looked at: what another process is about to finish must not be planned again.
         stack.enter_context(ledger.hold(number := ledger.run(run).id))
         record = ledger.run(number)
-        _check_resumable(record, set() if leave_skipped else ledger.skipped(record.id))
+        _check_resumable(ledger, record, set() if leave_skipped else ledger.skipped(record.id))
         options = Options.from_json(record.options)
         session = stack.enter_context(around.open(record.server))
         check_server(session, record.server, f"run {record.id}: it went to")
@@ -79,12 +80,12 @@ def resume(run: str, around: Surroundings, *, leave_skipped: bool = False) -> Ru
         return _recorded(record.id, plans, session, ledger, model, options, around)
 
 
-def _check_resumable(record: RunRecord, again: Collection[Place]) -> None:
+def _check_resumable(ledger: Ledger, record: RunRecord, again: Collection[Place]) -> None:
     """BadRequest where there is nothing to go on with; `again` are the skipped frames that are to be tried again."""
     if record.command != "annotate":
         raise BadRequest(
             f"run {record.id}: `{record.command}` looks at everything at once and cannot go on in the middle;"
-            " undo it and run it again"
+            f" {ways_again(ledger, record)}"
         )
     if record.status == "undone" or (record.status == "done" and not again):
         raise BadRequest(

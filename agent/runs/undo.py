@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.cvat.annotations_api import delete, get_annotations
@@ -13,11 +13,9 @@ from agent.cvat.session import Session, open_session
 from agent.cvat.uploads import JobUploads
 from agent.errors import BadRequest, ServerRefused
 from agent.ledger.ledger import KINDS, Ledger
+from agent.runs.advice import changed_values, ways_back
 from agent.runs.surroundings import check_server
 from agent.settings.server import ServerSettings
-
-VALUES = ("attribute", "text", "label", "identity")
-"""What `enrich` writes into shapes; masks and skeletons are shapes of its own."""
 
 
 @dataclass(slots=True)
@@ -29,6 +27,8 @@ class UndoResult:
     changed: int = 0
     gone: int = 0
     jobs_gone: int = 0
+    replaced: Mapping[str, int] = field(default_factory=dict)
+    """How many later runs have replaced long since, by run."""
 
     def lines(self) -> Iterator[str]:
         yield f"run {self.run}: {self.removed} annotations removed"
@@ -36,6 +36,8 @@ class UndoResult:
             yield f"{self.changed} kept, because somebody has changed them (--changed-too removes them)"
         if self.gone:
             yield f"{self.gone} were gone already"
+        for run, count in self.replaced.items():
+            yield f"{count} were there no more: run {run} has replaced them"
         if self.jobs_gone:
             yield f"{self.jobs_gone} jobs no longer exist"
 
@@ -47,14 +49,12 @@ def undo_run(run: str, server: ServerSettings, ledger: Path | None, *, changed_t
         with book.hold(number):
             record = book.run(number)
             check_server(session, record.server, f"run {record.id}: it went to")
-            if record.command == "enrich" and record.model_version in VALUES:
-                raise BadRequest(
-                    f"run {record.id}: it changed values of what was there; `runs restore --values` brings the"
-                    " old ones back from its backups, which `runs show` names"
-                )
+            if changed_values(record):
+                back = "; ".join(ways_back(book, record)) or "it has changed none"
+                raise BadRequest(f"run {record.id}: it made nothing, it changed values of what was there; {back}")
             if record.status == "undone" and not changed_too:
                 raise BadRequest(f"run {record.id}: it is undone already (--changed-too goes on to what was changed)")
-            result = UndoResult(record.id)
+            result = UndoResult(record.id, replaced=book.replaced_by(record.id))
             for job in book.jobs(record.id):
                 _undo_job(session, book, record.id, job, changed_too, result)
             removed = record.report.get("undone", 0) + result.removed

@@ -1,6 +1,8 @@
 """Shapes that a task has, looked at again through the command and by small models."""
 
 import json
+import re
+import shlex
 from contextlib import contextmanager
 
 import numpy as np
@@ -123,6 +125,11 @@ def scene(session):
     return task, now, work
 
 
+def advised(text):
+    """The commands that a text names, as they can be typed."""
+    return [shlex.split(words) for words in re.findall("`cvat-sidecar (.+?)`", text)]
+
+
 def values(shape, work):
     names = {a.id: a.name for label in work.labels for a in label.attributes}
     return {names[a["spec_id"]]: a["value"] for a in shape["attributes"]}
@@ -165,19 +172,20 @@ def test_old_values_come_back_from_the_backup(sandbox, scene, enrich, tmp_path):
     before = now()
     report = enrich(task, model="kinds", gives="label")
     access = ["--server-host", sandbox.url, "--auth", "bot:secret"]
-    undone = CliRunner().invoke(
-        command, ["runs", "undo", report.run, "--ledger", str(tmp_path / "ledger.sqlite3"), *access]
-    )
-    assert "runs restore --values" in str(undone.exception)
-    resumed = CliRunner().invoke(
-        command, ["runs", "resume", report.run, "--ledger", str(tmp_path / "ledger.sqlite3"), *access]
-    )
-    assert "cannot go on in the middle" in str(resumed.exception)
+    where = ["--ledger", str(tmp_path / "ledger.sqlite3")]
+    undone = CliRunner().invoke(command, ["runs", "undo", report.run, *where, *access])
+    (way,) = advised(str(undone.exception))
+    assert way == ["runs", "restore", report.run, "--values", *where]
+    resumed = CliRunner().invoke(command, ["runs", "resume", report.run, *where, *access])
+    assert "cannot go on in the middle; run the same command again" in str(resumed.exception)
+    assert advised(str(resumed.exception)) == [way]
+    shown = CliRunner().invoke(command, ["runs", "show", report.run, *where], catch_exceptions=False).output
+    assert advised(shown) == [way]
     for note in report.notes:
         if note.startswith("backup"):
-            file = note.split(": ", 1)[1]
-            done = CliRunner().invoke(command, ["runs", "restore", file, "--values", *access], catch_exceptions=False)
-            assert "3 have their old labels and attributes again" in done.output
+            assert shown.count(note.split(": ", 1)[1]) == 1
+    done = CliRunner().invoke(command, [*way, *access], catch_exceptions=False)
+    assert done.output.count("3 have their old labels and attributes again") == 2
     assert [(s["id"], s["label_id"], s["attributes"]) for s in now()] == [
         (s["id"], s["label_id"], s["attributes"]) for s in before
     ]

@@ -277,10 +277,12 @@ def test_old_values_come_back_from_the_backup(session, cli, tmp_path, said, word
     scene = Scene(session, [(0, False), (4, False), (9, True)], [(2, False), (20, False)])
     before, report = scene.tracks(), tmp_path / "report.json"
     done = cli(*look(scene, said, *words, "--report", report))
-    assert "(`cvat-sidecar runs restore BACKUP --values` brings the old values back)" in done.output
+    run = json.loads(report.read_text())["run"]
+    back = f"`cvat-sidecar runs restore {run} --values --ledger {tmp_path / 'ledger.sqlite3'}`"
+    assert f"({back} brings the old values back)" in done.output
     assert scene.tracks() != before
-    undone = cli("runs", "undo", json.loads(report.read_text())["run"], fails=True)
-    assert "`runs restore --values` brings the old ones back" in str(undone.exception)
+    undone = cli("runs", "undo", run, fails=True)
+    assert f"it changed values of what was there; {back}" in str(undone.exception)
     # Somebody adds a keyframe in the meantime: it stays, and has the values that were there before.
     track = scene.tracks()[0]
     more = {**track["shapes"][0], "frame": 2, "points": [11, 9, 61, 41], "id": None}
