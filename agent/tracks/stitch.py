@@ -151,7 +151,9 @@ def _cost(one: _Ends, other: _Ends, max_distance: float) -> float:
     if one.look is None or other.look is None:
         return cost
     distance = 1 - float(one.look @ other.look)
-    return np.inf if distance > max_distance else cost + LOOK_WEIGHT * (distance / max_distance - 0.5)
+    if distance > max_distance:
+        return np.inf
+    return cost + LOOK_WEIGHT * ((distance / max_distance if max_distance else 0.0) - 0.5)
 
 
 def _motion(some: Sequence[Seen], at: int) -> tuple[Vector, Vector]:

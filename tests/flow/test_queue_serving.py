@@ -311,6 +311,29 @@ def test_a_model_that_cannot_be_loaded_takes_no_work_and_says_so_once(sandbox, t
             broken.door.close()
 
 
+def test_nothing_is_taken_before_a_model_is_ready_that_is_to_be_so_from_the_start(sandbox, task, tmp_path):
+    """What it is, an earlier service has written down; but its weights may have to come from afar."""
+    with serving(sandbox, {"finder": Finder()}, folder=tmp_path, start=False) as before:
+        before.shared.pool.close()
+    gate, begun, load = threading.Event(), threading.Event(), loader({"finder": Finder()})
+
+    def slow(*words, **options):
+        begun.set()
+        assert gate.wait(20)
+        return load(*words, **options)
+
+    rows = [ModelSettings("finder", "test:finder")]
+    with serving(sandbox, rows, folder=tmp_path, load=slow, register=False, watched=False) as served:
+        served.functions = before.functions
+        assert served.shared.pool.describe("finder") is not None
+        queued = served.enqueue(params(task, 0))
+        assert begun.wait(20)
+        time.sleep(0.5)
+        assert queued.status == "queued"
+        gate.set()
+        assert served.settled(queued)[0] == "completed"
+
+
 def _tries(caplog):
     return [line for line in caplog.records if "no weights at /srv/x; trying again" in line.getMessage()]
 

@@ -31,6 +31,14 @@ def test_who_is_together_somewhere_on_the_way_is_never_the_same():
     assert identities(looks([0, 0, 0]), [range(10), range(10, 30), range(40, 50)], 0.4) == [1, 1, 1]
 
 
+def test_one_frame_together_outweighs_any_likeness():
+    """However many looks the groups have."""
+    who, frames = [0] * 400, [(frame,) for frame in range(200)] * 2
+    numbers = identities(looks(who), [*frames[:200], *((1000 + f,) for f in range(199)), (0,)], 0.4)
+    assert numbers[0] != numbers[-1]
+    assert len(set(numbers)) == 2
+
+
 def test_few_looks():
     assert identities(np.zeros((0, 8), np.float32), [], 0.4) == []
     assert identities(looks([0]), [[7]], 0.4) == [1]

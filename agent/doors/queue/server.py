@@ -167,8 +167,10 @@ class FunctionServer:
         if function is None:
             raise FunctionGone
         description = record.description
-        if description is None or record.status == "failed":
-            # Nothing is acquired for a model that cannot be loaded: another agent may have it.
+        at_start = self._place.shared.pool.settings(self.model).load == "start"
+        if description is None or record.status == "failed" or (at_start and not record.loads):
+            # Nothing is acquired for a model that cannot be loaded: another agent may have it. Nor before one that is
+            # to be ready from the start: its weights may have to come from afar.
             with self._place.shared.pool.use(self.model, self._check) as hosted:
                 description = Description.of(hosted.loaded)
         promise = self._promise = Promise.of(self.model, function, description)

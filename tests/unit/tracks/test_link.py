@@ -47,6 +47,16 @@ def test_a_thing_that_was_hidden_is_the_same_when_it_comes_back():
     assert [s.frame for s in track] == [s.frame for s in seen]
 
 
+@pytest.mark.parametrize(("other", "tracks"), [((1.0, 0.0), 1), ((0.6, 0.8), 2)])
+def test_at_no_distance_only_equal_looks_are_of_the_same_thing(other, tracks):
+    first, then = np.array([1.0, 0.0], np.float32), np.array(other, np.float32)
+    seen = [
+        Sighting(k, (100.0, 100.0, 150.0, 220.0), 0.9, descriptor=first if k < 10 else then)
+        for k in (*range(10), *range(50, 60))
+    ]
+    assert len(link(seen, LinkOptions(max_distance=0.0))) == tracks
+
+
 def test_after_a_gap_too_long_it_is_another_track():
     seen = [Sighting(k, (100.0, 100.0, 150.0, 220.0), 0.9) for k in [*range(10), *range(100, 110)]]
     assert len(link(seen)) == 2
