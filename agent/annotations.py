@@ -33,6 +33,8 @@ class OutputOptions:
     """But for labels of the type mask, which cannot hold polygons."""
     tolerance: float = 1.0
     """Of these polygons, in pixels."""
+    min_area: float = 0.0
+    """In square pixels: smaller parts of what becomes several of these polygons are left out."""
     source: str = "auto"
 
 
@@ -120,7 +122,7 @@ def _fitting(
     """The shape as the task's label takes it: a mask may become polygons, a polygon a mask. Or why it does not."""
     kind = "tag" if shape is None else shape.type
     if isinstance(shape, Mask) and (label.type == "polygon" or (output.masks_as_polygons and label.type == "any")):
-        return mask_to_polygons(shape, output.tolerance) or "mask too small for a polygon"
+        return mask_to_polygons(shape, output.tolerance, output.min_area) or "mask too small for a polygon"
     if isinstance(shape, Mask) and not shape.bitmap.any():
         return "empty mask"
     if isinstance(shape, Polygon) and label.type == "mask":

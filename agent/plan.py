@@ -158,7 +158,7 @@ def _plan(
         earlier=len(places) - len(wanted),
         match=match,
         filters=Filters(thresholds=thresholds, min_area=options.min_area, max_per_frame=options.max_per_frame),
-        output=OutputOptions(masks_as_polygons=options.masks_as_polygons, tolerance=options.tolerance),
+        output=OutputOptions(options.masks_as_polygons, options.tolerance, options.min_area),
         context=Context(thresholds.lowest, frozenset(match.targets), options.masks_as_polygons),
         region=options.region,
         existing=survey.existing,

@@ -52,7 +52,11 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="For --frames random:N.")
 @click.option("--roi", metavar="L,T,R,B", help="Show the model this part of each frame only, in pixels.")
-@click.option("--masks-as-polygons", is_flag=True, help="Turn masks into polygons.")
+@click.option(
+    "--masks-as-polygons",
+    is_flag=True,
+    help="Turn masks into polygons: a group, where a mask has several parts. A slit of a pixel leads into each hole.",
+)
 @click.option(
     "--tolerance",
     type=click.FloatRange(min=0),
@@ -71,7 +75,7 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
     type=click.FloatRange(min=0),
     default=1.0,
     show_default=True,
-    help="Leave out smaller shapes, in square pixels.",
+    help="Leave out smaller shapes, and parts of masks that become polygons, in square pixels.",
 )
 @click.option("--max-per-frame", type=click.IntRange(min=1), help="Keep the best N of a frame.")
 @click.option(
@@ -102,7 +106,12 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
     metavar="DIR",
     help="Write pictures with the shapes drawn, and a contact sheet.",
 )
-@click.option("--report", type=_FILE, metavar="FILE.json", help="Write the report as JSON.")
+@click.option(
+    "--report",
+    type=_FILE,
+    metavar="FILE.json",
+    help="Write the report as JSON; with --track, that of linking is in it.",
+)
 @ledger_option
 @server_options
 def command(**values: Any) -> int:

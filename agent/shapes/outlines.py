@@ -23,12 +23,13 @@ _CHUNK = 1 << 18
 """Pairs of edges that are compared at a time."""
 
 
-def mask_to_polygons(mask: Mask, tolerance: float = 1.0) -> list[Polygon]:
+def mask_to_polygons(mask: Mask, tolerance: float = 1.0, min_area: float = 0.0) -> list[Polygon]:
     """Simple polygons (no line crosses or touches another) that cover the mask, its largest part first.
 
     CVAT's polygons have no holes: from each hole a slit of one pixel leads out, so that one part stays one polygon.
     `tolerance` is how far, in pixels, the simplified line may lie from the outline (Douglas and Peucker, 1973); parts
-    smaller than some 20 x 20 pixels get a share of it that suits their size, but half a pixel.
+    smaller than some 20 x 20 pixels get a share of it that suits their size, but half a pixel. Of several parts, those
+    below `min_area` square pixels are left out.
     """
     close = tight(mask)
     if close is None:
@@ -37,7 +38,8 @@ def mask_to_polygons(mask: Mask, tolerance: float = 1.0) -> list[Polygon]:
     outlines = _outlines(_without_holes(_without_corner_contacts(np.pad(close.bitmap, 1))))
     lines = [(_simplified(outline, tolerance) + corner).ravel().tolist() for outline in outlines]
     parts = sorted(((polygon_area(line), line) for line in lines), reverse=True)
-    return [Polygon(tuple(line)) for place, (area, line) in enumerate(parts) if place == 0 or area >= SMALLEST_PART]
+    least = max(min_area, SMALLEST_PART)
+    return [Polygon(tuple(line)) for place, (area, line) in enumerate(parts) if place == 0 or area >= least]
 
 
 def _without_corner_contacts(bitmap: NDArray[np.bool_]) -> NDArray[np.bool_]:

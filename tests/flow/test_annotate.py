@@ -14,6 +14,7 @@ from agent.domain import Roi
 from agent.labels.maps import load_label_map
 from agent.ledger.ledger import Ledger, default_path
 from agent.options import Target
+from agent.shapes.geometry import polygon_area
 from tests.support.material import make_image_task, make_task
 
 FUNCTION = '''
@@ -221,6 +222,32 @@ def test_a_preview_shows_what_is_uploaded(sandbox, session, assets, tmp_path, mo
     shown = [(found.label, np.round(found.shape.points, 2).tolist()) for frame in drawn for found in frame]
     assert shown == [(names[shape["label_id"]], np.round(shape["points"], 2).tolist()) for shape in shapes]
     assert (tmp_path / "p" / "contact-sheet.jpg").exists()
+
+
+PARTS = """
+import cvat_sdk.auto_annotation as cvataa
+import numpy as np
+from cvat_sdk.masks import encode_mask
+
+spec = cvataa.DetectionFunctionSpec(labels=[cvataa.label_spec("thing", 0, type="mask")])
+
+def detect(context, image):
+    mask = np.zeros((image.height, image.width), bool)
+    mask[20:80, 20:80] = mask[100:105, 100:105] = mask[150:152, 20:30] = True
+    return [cvataa.mask(0, encode_mask(mask, [0, 0, image.width, image.height]))]
+"""
+
+
+@pytest.mark.parametrize(("least", "areas"), [(1, [3600, 25, 20]), (22, [3600, 25]), (100, [3600])])
+def test_small_parts_of_a_mask_are_left_out_as_small_shapes_are(sandbox, session, tmp_path, least, areas):
+    function = tmp_path / "parts.py"
+    function.write_text(PARTS)
+    task = make_image_task(session, count=1, labels=[{"name": "thing", "type": "polygon"}])
+    assert run(sandbox, "annotate", "--task", task, "--model", f"cvat:{function}", "--min-area", least) == 0
+    shapes, _ = stored(session, task)
+    assert [polygon_area(shape["points"]) for shape in shapes] == areas
+    assert len({shape["group"] for shape in shapes}) == 1
+    assert (shapes[0]["group"] == 0) == (len(areas) == 1)
 
 
 @pytest.mark.parametrize("where", ["when it is loaded", "on each frame"])
