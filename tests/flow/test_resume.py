@@ -236,7 +236,7 @@ def test_a_killed_run_is_listed_with_what_it_has_done(runs, capsys):
     assert "  broken off   " in told("list")
     shown = told("show", run)
     assert f"run         {run}, broken off\n" in shown
-    assert f"nobody works on it: `cvat-sidecar runs resume {run}` goes on" in shown
+    assert f"nobody works on it: `cvat-sidecar runs resume {run} --ledger {runs.ledger.path}` goes on" in shown
     assert json.loads(told("show", run, "--json"))["status"] == "broken off"
     with runs.ledger.hold(run):
         assert "  running      " in told("list")
