@@ -259,6 +259,26 @@ def test_the_way_back_from_masks_can_be_typed(session, cli, task, detect):
     assert advised(cli("runs", "show", run).output) == advised(shown)[1:], "it is undone"
 
 
+def test_what_to_do_about_a_run_that_broke_off_can_be_typed(sandbox, session, cli):
+    """The server refuses the second job's values: the first job has them already."""
+    task = make_image_task(session, count=4, labels=LABELS, segment_size=2)
+    jobs, ids = jobs_of(session, task)
+    for job in jobs:
+        create(session, job.id, {"shapes": [{**BOX, "frame": job.start, "label_id": ids["thing"], "source": "auto"}]})
+    words = ("enrich", "--task", task, "--model", "MODEL/classifier.py", "--label", "thing", "--of", "auto")
+    words += ("--gives", "attribute", "--attribute", "state")
+    sandbox.faults.add(method="PATCH", path=f"/api/jobs/{jobs[1].id}/annotations", status=400)
+    broken = cli(*words, fails=True)
+    assert broken.exit_code != 0
+    assert "the run did not end well; run the same command again: it looks at what is there then; or `" in broken.output
+    (way,) = advised(broken.output)
+    assert [shape["attributes"][0]["value"] for shape in stored(session, task)] == ["good", ""]
+    assert "1 have their old labels and attributes again" in cli(*way).output
+    assert [shape["attributes"][0]["value"] for shape in stored(session, task)] == ["", ""]
+    cli(*words)
+    assert [shape["attributes"][0]["value"] for shape in stored(session, task)] == ["good", "good"]
+
+
 def test_the_version_is_the_models(session, cli, task):
     draw(session, task, BOX)
     words = ("--gives", "attribute", "--attribute", "state", "--label", "thing", "--of", "all")
