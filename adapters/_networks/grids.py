@@ -1,8 +1,6 @@
-"""Small detectors that give a grid of raw values: FastestDet, NanoDet-Plus, YuNet."""
+"""Small detectors that give a grid of raw values: FastestDet, NanoDet-Plus."""
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 import numpy as np
 
@@ -13,8 +11,6 @@ from adapters._networks.pictures import Recipe
 from adapters._networks.signature import Signature, grid
 
 _BINS = 8
-LANDMARKS = ("right_eye", "left_eye", "nose", "right_mouth_corner", "left_mouth_corner")
-"""YuNet's points in its order; right and left are the person's own."""
 
 
 def fastestdet(signature: Signature) -> BoxHead | None:
@@ -78,39 +74,3 @@ def nanodet(signature: Signature) -> BoxHead | None:
 
     recipe = Recipe("stretch", "bgr", 1.0, (103.53, 116.28, 123.675), (57.375, 57.12, 58.395))
     return BoxHead("nanodet", decode, recipe, classes=classes, threshold=0.35, iou=0.6)
-
-
-def yunet(signature: Signature) -> BoxHead | None:
-    """cls, obj, bbox (and kps) at strides 8, 16, 32: YuNet's faces (ShiqiYu/libfacedetection.train).
-
-    Centre = (cell + offset) * stride, size = exp(size) * stride, score = sqrt(cls * obj).
-    """
-    strides = (8, 16, 32)
-    if not all(f"{part}_{s}" in signature.outputs for part in ("cls", "obj", "bbox") for s in strides):
-        return None
-    cells, sizes = grid(signature.width, signature.height, strides)
-    landmarks = all(f"kps_{stride}" in signature.outputs for stride in strides)
-
-    def decode(outputs: Outputs, floor: float) -> Candidates:
-        kinds, objects, boxes = (
-            np.concatenate([outputs[f"{part}_{s}"] for s in strides]) for part in ("cls", "obj", "bbox")
-        )
-        scores = np.sqrt(np.clip(kinds[:, 0], 0, 1) * np.clip(objects[:, 0], 0, 1))
-        places = np.flatnonzero(scores >= floor)
-        rows, stride = boxes[places], sizes[places]
-        centres = (cells[places] + rows[:, :2]) * stride
-        extents = np.exp(np.minimum(rows[:, 2:], 12)) * stride
-        corners = from_centres(np.concatenate([centres, extents], axis=1))
-        more = None
-        if landmarks:
-            offsets = np.concatenate([outputs[f"kps_{s}"] for s in strides])[places].reshape(-1, 5, 2)
-            points = (cells[places][:, None] + offsets) * stride[:, None]
-            # A landmark has no score of its own: it is as sure as the face.
-            more = np.concatenate([points, np.ones_like(points[..., :1])], axis=2).reshape(-1, 15)
-        return Candidates(corners, scores[places], np.zeros(len(places), np.int64), more)
-
-    recipe = Recipe(resize="letterbox-top-left", colour="bgr", scale=1.0, pad=0)
-    head = BoxHead("yunet", decode, recipe, 1, threshold=0.6, iou=0.3, names=("face",), note="the YuNet face detector")
-    if not landmarks:
-        return head
-    return replace(head, points=5, point_names=LANDMARKS, shapes=("skeleton", "rectangle"))

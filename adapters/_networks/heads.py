@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from adapters._networks import finished, grids, queries, regions, tags, yolo
+from adapters._networks import faces, finished, grids, queries, regions, tags, yolo
 from adapters._networks.head import Head
 from adapters._networks.signature import Signature
 from agent.contract import ConfigError, ModelLoadFailed
 
 FAMILIES: Mapping[str, Callable[[Signature], Head | None]] = {
-    "yunet": grids.yunet,
+    "yunet": faces.yunet,
+    "scrfd": faces.scrfd,
+    "retinaface": faces.retinaface,
     "end2end": yolo.end2end,
     "yolov5": yolo.yolov5,
     "yolox": yolo.yolox,

@@ -39,7 +39,7 @@ def detr(signature: Signature) -> BoxHead | None:
     logits = _are_logits(scores, sample)
     width = sample.shape[1]
     softmax = (logits and width == (91 if signature.classes is None else signature.classes) + 1) or (
-        not logits and _rows_sum_to_one(sample)
+        not logits and rows_sum_to_one(sample)
     )
     if sample.shape[0] > _MOST_QUERIES:
         return None
@@ -47,7 +47,7 @@ def detr(signature: Signature) -> BoxHead | None:
     classes = width - 1 if softmax else width
 
     def decode(outputs: Outputs, floor: float) -> Candidates:
-        table = _probabilities(outputs[scores], logits, softmax)[:, :classes]
+        table = probabilities(outputs[scores], logits, softmax)[:, :classes]
         if softmax:
             kinds = table.argmax(axis=1)
             places = np.flatnonzero(table[np.arange(len(table)), kinds] >= floor)
@@ -72,7 +72,7 @@ def ssd(signature: Signature) -> BoxHead | None:
         return None
     scores, boxes = pair
     sample = signature.outputs[scores][0]
-    if sample.shape[1] < 2 or (_are_logits(scores, sample) or not _rows_sum_to_one(sample)):
+    if sample.shape[1] < 2 or (_are_logits(scores, sample) or not rows_sum_to_one(sample)):
         return None
     if sample[:, 0].mean() < sample[:, -1].mean():  # a gray picture is background: it is not the first class
         return None
@@ -140,11 +140,11 @@ def _are_logits(name: str, sample: NDArray[Any]) -> bool:
     return "logit" in name.lower() or float(sample.min()) < 0 or float(sample.max()) > 1
 
 
-def _rows_sum_to_one(sample: NDArray[Any]) -> bool:
+def rows_sum_to_one(sample: NDArray[Any]) -> bool:
     return bool(np.allclose(sample.sum(axis=1), 1, atol=1e-2))
 
 
-def _probabilities(table: NDArray[Any], logits: bool, softmax: bool) -> NDArray[Any]:
+def probabilities(table: NDArray[Any], logits: bool, softmax: bool) -> NDArray[Any]:
     if not logits:
         return table
     if not softmax:

@@ -23,7 +23,7 @@ from tests.contract import (
     test_reid,
     test_trackers,
 )
-from tests.support.contract_models import Built, Shop, caffe, end2end, labelled, nanodet, tensorflow
+from tests.support.contract_models import Built, Shop, caffe, end2end, labelled, nanodet, retinaface, scrfd, tensorflow
 
 AGPL = {"ultralytics"}
 """Formats whose package is no part of the suite; unit/adapters/test_local_runtimes.py has what can be said of them."""
@@ -74,7 +74,7 @@ def test_every_head(assets, tmp_path):
         for case in test_adapters.MODELS.values()
         if case.weights.endswith(".onnx")
     ]
-    models += [make(shop) for make in (end2end, labelled, nanodet, tensorflow, caffe)]
+    models += [make(shop) for make in (end2end, labelled, nanodet, scrfd, retinaface, tensorflow, caffe)]
     heads = set()
     for reference, options in models:
         loaded = load_model(reference, device="cpu", options=options)

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support import face_graphs
+
 Built = tuple[str, dict[str, Any]]
 
 
@@ -98,6 +100,14 @@ def nanodet(shop: Shop) -> Built:
     rows[27, :2] = 0.1, 0.8
     rows[27, 2 + 3 :: 8] = 50  # three strides to each side
     return constant(shop, "nanodet", {"o": rows}, labels=["cat", "dog"])
+
+
+def scrfd(shop: Shop) -> Built:
+    return constant(shop, "scrfd", face_graphs.scrfd_outputs(64, (8, 16, 32), 2, face_graphs.ONE))
+
+
+def retinaface(shop: Shop) -> Built:
+    return constant(shop, "retinaface", face_graphs.retinaface_outputs(logits=False))
 
 
 def tensorflow(shop: Shop) -> Built:
