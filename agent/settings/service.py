@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from agent.errors import ConfigError
+from agent.settings.gateway import check_gateway
 from agent.settings.mistakes import Mistakes
 from agent.settings.parts import check_parts
-from agent.settings.paths import beside
+from agent.settings.paths import beside, label_map_from
 from agent.settings.server import ServerSettings, may_be, parsed, server_of, sound_tables
 from agent.settings.tables import (
     Config,
@@ -139,9 +140,7 @@ def _model(settings: ModelSettings, here: Path) -> ModelSettings:
     reference, options = beside(settings.model, settings.options, here)
     settings = dataclasses.replace(settings, model=reference, options=options)
     if settings.label_map is not None:
-        # A bare name is one of the label maps that come with the program.
-        near = here / settings.label_map
-        return dataclasses.replace(settings, label_map=near if near.exists() else settings.label_map)
+        return dataclasses.replace(settings, label_map=label_map_from(settings.label_map, here))
     return settings
 
 
@@ -166,6 +165,9 @@ def _check(config: Config, tables: Mapping[str, Any], mistakes: Mistakes) -> Non
         place = f"{config.file}: service: secret_env"
         why = f"because host {config.service.host!r} lets others reach the status page"
         mistakes.add(f"{place}: got none, allowed: the name of a variable with a password, {why}")
+    if config.gateway is not None:
+        with mistakes.kept():
+            check_gateway(config.gateway, config.service, config.models, f"{config.file}: gateway")
     with mistakes.kept():
         check_parts(config.models, str(config.file))
 

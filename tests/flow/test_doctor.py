@@ -769,6 +769,11 @@ def test_the_whole_command_when_the_server_is_away(tmp_path):
         (("[service]", "[service"), "cannot be read: Expected ']'", "put right that line: it is no TOML"),
         (("BOT_PASSWORD", "NO_SUCH"), "the environment has no variable NO_SUCH", "set it where the service starts"),
         (("http://127.0.0.1:9", "ftp://cvat"), "allowed: a name or an address like https://cvat", "put right the key"),
+        (
+            ("[service]", '[gateway]\nallow = ["10.0.0.0/33"]\n[service]'),
+            "allow: got '10.0.0.0/33'",
+            "put right the key",
+        ),
         (("opencv:face", 'opencv:face"\ndors = "x'), "unknown key 'dors'; did you mean 'doors'?", "put right the key"),
     ],
 )

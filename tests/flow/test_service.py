@@ -246,7 +246,8 @@ class TestReadingAgain:
     @pytest.mark.parametrize(
         "broken",
         [("[queue]", "[queue"), ("[queue]", ""), ("[queue]", "[queue]\nnonsense = 1"),
-         ("port = 0", 'port = 0\nsecret_env = "NOT_SET"')],
+         ("port = 0", 'port = 0\nsecret_env = "NOT_SET"'),
+         ("[queue]", '[queue]\npoll_seconds = 7\n[gateway]\nallow = ["10.0.0.0/33"]')],
     )  # fmt: skip
     def test_a_broken_file_is_told_and_ignored(self, service, caplog, broken):
         before = service.shared.config

@@ -185,6 +185,12 @@ ONE = '[[models]]\nid = "a"\nmodel = "x:y"\n'
         ("[service]\nallowed_hosts = [1]", "service: allowed_hosts[0]: got 1, allowed: text"),
         ("[service]\nbatch_lanes = 0", "service: batch_lanes: got 0, allowed: 1 or more"),
         ("[gateway]\nprefetch = 1", "gateway: prefetch: got 1, allowed: true or false"),
+        ("[gateway]\nallow = ['10.0.0.0/33']", "gateway: allow: got '10.0.0.0/33', allowed: an address or a network"),
+        ("[gateway]\nallow = ['::1', 'here', '10.0.0.0/8']", "gateway: allow: got 'here', allowed: an address or a ne"),
+        ("[gateway]\nport = 8090", "gateway: port: got 8090, allowed: others than 8090, where the status page is"),
+        ("[gateway]\ndirect_ports = 8070\n" + ONE, "gateway: direct_ports: got 8070 to 8070, allowed: ports up to "),
+        ("[gateway]\ndirect_ports = 8090\n" + ONE, "gateway: direct_ports: got 8090 to 8090, allowed: others than 809"),
+        ("[gateway]\ndirect_ports = 65535\n" + ONE + ONE.replace('"a"', '"b"'), "gateway: direct_ports: got 65535 to"),
         ("[[models]]\nid = 'a'", "models 'a': the key 'model' is missing"),
         ("[[models]]\nmodel = 'x:y'", "models: the key 'id' is missing"),
         ("[[models]]\nid = 'a b'\nmodel = 'x:y'", "models 'a b': id: got 'a b', allowed: text of the form "),
@@ -204,6 +210,14 @@ ONE = '[[models]]\nid = "a"\nmodel = "x:y"\n'
 )  # fmt: skip
 def test_what_is_wrong_is_said_in_one_line_with_the_key(tmp_path, text, said):
     assert refusal(tmp_path, text).startswith(said)
+
+
+def test_a_gateway_may_have_the_status_pages_port_at_another_address(tmp_path):
+    text = "[gateway]\nport = 8090\nhost = '127.0.0.2'\ndirect_ports = 8089\n" + ONE
+    assert load(tmp_path, text).gateway.port == 8090
+    assert "where the status page is" in refusal(tmp_path, text.replace("127.0.0.2", "0.0.0.0"))
+    hidden = "[gateway]\ndirect_ports = 8090\n" + ONE + "doors = ['queue']"
+    assert load(tmp_path, hidden).gateway.direct_ports == 8090, "a model that is not for the gateway has no port"
 
 
 def mistakes(tmp_path, text):

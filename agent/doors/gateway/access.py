@@ -11,14 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from agent.doors.gateway.call import Refused
-from agent.errors import ConfigError
+from agent.settings.gateway import Network, networks
 from agent.settings.service import is_loopback, secret
 from agent.settings.tables import GatewaySettings
 
 log = logging.getLogger(__name__)
 
 HEADER = "x-sidecar-secret"
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +31,7 @@ class Access:
     def of(cls, settings: GatewaySettings, place: str) -> Access:
         """The rules that service.toml says. ConfigError for an address that is none, or a secret that is not there."""
         made = cls(
-            tuple(_network(text, f"{place}: allow") for text in settings.allow),
+            networks(settings.allow, f"{place}: allow"),
             secret(settings.secret_env, f"{place}: secret_env"),
         )
         if not is_loopback(settings.host) and not made.networks and made.secret is None:
@@ -66,13 +65,6 @@ class Access:
         # A socket for both versions tells IPv4 addresses in IPv6's clothes.
         plain = getattr(found, "ipv4_mapped", None) or found
         return any(plain.version == network.version and plain in network for network in self.networks)
-
-
-def _network(text: str, place: str) -> Network:
-    try:
-        return ipaddress.ip_network(text, strict=False)
-    except ValueError as error:
-        raise ConfigError(f"{place}: got {text!r}, allowed: an address or a network like 172.16.0.0/12") from error
 
 
 def _password(header: str | None) -> str | None:

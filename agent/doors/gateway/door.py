@@ -15,13 +15,13 @@ from agent.doors.gateway.listing import Menu
 from agent.doors.gateway.server import Server
 from agent.errors import ConfigError
 from agent.lanes import Lane
+from agent.settings.gateway import LAST_PORT, check_gateway
 from agent.settings.tables import Config, GatewaySettings
 
 log = logging.getLogger(__name__)
 
 PATIENCE = 2.0
 """Seconds that closing waits for the server."""
-LAST_PORT = 65535
 
 
 class Gateway:
@@ -109,7 +109,9 @@ class Gateway:
         settings = config.gateway
         if settings is None:
             raise ConfigError(f"{config.file}: gateway: got no such table, allowed: [gateway]")
-        access = Access.of(settings, f"{config.file}: gateway")
+        place = f"{config.file}: gateway"
+        check_gateway(settings, config.service, config.models, place)
+        access = Access.of(settings, place)
         direct = _direct_ports(config, settings, self._assigned)
         before = self._rules, self._ports
         lane = before[0].lane if before[0] is not None else None
@@ -144,11 +146,13 @@ def _direct_ports(config: Config, settings: GatewaySettings, assigned: dict[str,
         return {}
     if assigned and min(assigned.values()) != first:
         assigned.clear()
+    for model_id in [model_id for model_id, port in assigned.items() if port == settings.port]:
+        del assigned[model_id]  # the dashboard has moved there
     for model in config.models:
-        assigned.setdefault(model.id, max(assigned.values(), default=first - 1) + 1)
-    last = max(assigned.values(), default=0)
-    if last > LAST_PORT or settings.port in assigned.values():
-        allowed = f"ports up to {LAST_PORT} without {settings.port}, which is the dashboard's"
+        if model.id not in assigned:
+            port = max(assigned.values(), default=first - 1) + 1
+            assigned[model.id] = port + (port == settings.port)
+    if max(assigned.values(), default=0) > LAST_PORT:  # with those of models that are gone
         assigned.clear()
-        raise ConfigError(f"{config.file}: gateway: direct_ports: got {first} to {last}, allowed: {allowed}")
+        assigned.update({model.id: port for port, model in enumerate(config.models, first)})
     return {assigned[model.id]: model.id for model in config.models if "gateway" in model.doors}
