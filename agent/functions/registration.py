@@ -50,13 +50,20 @@ class Registrar:
         """
         for settings in self._chosen(names):
             try:
-                description = self._describe(settings.id)
+                description = self._described(settings)
                 if description.kind in KINDS:
                     yield self._registered(settings, description, public)
                 else:
                     yield _left_out(settings, description.kind)
             except ModelError as error:
                 yield FunctionRecord(settings.id, self._ids.of(settings), "failed", str(error))
+
+    def _described(self, settings: ModelSettings) -> Description:
+        """What the model is. ModelError where it cannot be loaded, be it for an option of its own."""
+        try:
+            return self._describe(settings.id)
+        except ConfigError as error:
+            raise ModelError(str(error)) from error
 
     def _registered(self, settings: ModelSettings, description: Description, public: bool) -> FunctionRecord:
         if (found := self._there(settings, description)) is not None:
@@ -66,7 +73,7 @@ class Registrar:
             return self._there(settings, description) or self._new(settings, description, public, remember)
 
     def _there(self, settings: ModelSettings, description: Description) -> FunctionRecord | None:
-        """The function, if there is one. NotCompatible where it does not fit."""
+        """The function, if there is one. NotCompatible where it does not fit, or one is named that is gone."""
         known = self._ids.of(settings)
         found = get_function(self._session, known) if known is not None else None
         if found is not None and known is not None:
@@ -81,9 +88,8 @@ class Registrar:
                 raise NotCompatible(f"{error}; {again}") from error
             return FunctionRecord(settings.id, known, "there", str(found.get("name", "")))
         if settings.function_id is not None:
-            raise ConfigError(
-                f"models {settings.id!r}: function_id: got {settings.function_id}, there is no such function;"
-                " take the key out to have one made"
+            raise NotCompatible(
+                f"function_id: got {settings.function_id}, there is no such function; take the key out to have one made"
             )
         return None
 

@@ -271,7 +271,18 @@ def test_a_function_that_service_toml_names(sandbox, place):
     (place.folder / "state" / "functions.json").unlink()
     assert rows(place.run("register")) == [("tracker", 1, "there")]
     place.write(sandbox.url, {"tracker": "function_id = 99"})
-    assert "function_id: got 99, there is no such function" in place.run("register", code=2)
+    said = place.run("register", code=4)
+    assert "Error: model tracker: function_id: got 99, there is no such function" in said
+
+
+@pytest.mark.parametrize("wrong", ["options = { zebra = 1 }", "function_id = 99"])
+def test_a_wrong_option_keeps_no_other_model_from_its_function(sandbox, place, wrong):
+    place.write(sandbox.url, {"detector": wrong, "interactor": "", "tracker": ""})
+    said = place.run("register", code=4)
+    assert "Error: model detector: " in said
+    assert "zebra" in said or "function_id" in said
+    place.write(sandbox.url, {"interactor": "", "tracker": ""})
+    assert rows(place.run("list")) == [("interactor", 1, "there"), ("tracker", 2, "there")]
 
 
 def test_a_model_that_cannot_be_loaded_keeps_no_other_from_its_function(sandbox, place):
