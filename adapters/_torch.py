@@ -39,10 +39,15 @@ def choose_device(device: str, owner: str) -> str:
     return device
 
 
-def choose_precision(precision: Precision, device: str) -> Any:
-    """The torch dtype: half precision on a GPU (twice as fast, the same boxes), single elsewhere."""
+def choose_precision(precision: Precision, device: str, stored: Any = None) -> Any:
+    """The torch dtype: half precision on a GPU (twice as fast, the same boxes), single elsewhere.
+
+    Weights that are `stored` in bfloat16 keep it, where the GPU can: float16 has not its range.
+    """
     import torch
 
-    if precision == "auto":
-        precision = "float16" if device.startswith("cuda") else "float32"
-    return getattr(torch, precision)
+    if precision != "auto":
+        return getattr(torch, precision)
+    if not device.startswith("cuda"):
+        return torch.float32
+    return torch.bfloat16 if stored == torch.bfloat16 and torch.cuda.is_bf16_supported() else torch.float16

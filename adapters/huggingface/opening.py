@@ -187,11 +187,11 @@ def open_source(
 ) -> Opened:
     """The repository with its config read; ModelLoadFailed where transformers cannot make sense of it."""
     device = choose_device(device, source.owner)
-    dtype = choose_precision(precision, device)
     with quiet(), load_errors(source.owner):
         from transformers import AutoConfig
 
         config = AutoConfig.from_pretrained(source.folder, local_files_only=True, trust_remote_code=trust_remote_code)
+    dtype = choose_precision(precision, device, getattr(config, "dtype", None))
     return Opened(source, config, device, dtype, batch_size, trust_remote_code, allow_pickle)
 
 

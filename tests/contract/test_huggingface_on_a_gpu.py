@@ -5,6 +5,7 @@ What it finds is what it finds on the processor in half precision.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -81,6 +82,17 @@ def test_it_finds_what_it_finds_on_the_processor(name, tmp_path):
     assert where == "cuda, float16"
     assert memory > 10_000
     assert told(found) == told(expected)
+
+
+def test_what_was_stored_in_bfloat16_runs_in_it(tmp_path):
+    """Its values may be beyond float16's range."""
+    hub_models.vit(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "dtype": "bfloat16"}))
+    with pretended_gpu():
+        assert answers(tmp_path, {}, device="cuda")[0] == "cuda, bfloat16"
+        assert answers(tmp_path, {"precision": "float16"}, device="cuda")[0] == "cuda, float16"
+    assert answers(tmp_path, {}, device="cpu")[0] == "cpu, float32"
 
 
 def test_the_pretence_bites():

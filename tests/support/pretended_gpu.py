@@ -51,6 +51,7 @@ def pretended_gpu() -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(patch.object(torch.cuda, "is_available", lambda: True))
         stack.enter_context(patch.object(torch.cuda, "device_count", lambda: 1))
+        stack.enter_context(patch.object(torch.cuda, "is_bf16_supported", lambda: True))
         stack.enter_context(patch.object(torch.nn.Module, "to", _module_to(torch.nn.Module.to)))
         stack.enter_context(_Watched())
         yield
