@@ -29,6 +29,13 @@ _SECRET_VARIABLE = re.compile(r"(?i)(TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|CREDE
 # What a header, an address or a form would carry, whoever made it: a login's token is made by the server.
 _CREDENTIALS = re.compile(r"(?i)\b(bearer|token|basic|sessionid=|csrftoken=)(\s+|)(?=\S*\d)[A-Za-z0-9._~+/=-]{16,}")
 _USER_INFO = re.compile(r"(?<=://)[^\s/@:]*:[^\s/@]+(?=@)")
+# Ways to write another character: they end in a letter or digit, and yet what follows is a word of its own.
+_ESCAPES = (
+    r"%[0-9A-Fa-f]{2}", r"%25[0-9A-Fa-f]{2}", r"\\[abfnrtv0]", r"\\x[0-9A-Fa-f]{2}", r"\\u[0-9A-Fa-f]{4}",
+    r"\\U[0-9A-Fa-f]{8}", r"\x1b\[\dm", r"\x1b\[\d\dm", r"\x1b\[\d;\d\dm",
+)  # fmt: skip
+LONG = 16
+"""No word holds a secret of so many characters by chance, so that it is hidden wherever it stands."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -40,10 +47,13 @@ class Redactor:
         self.know(secrets)
 
     def know(self, secrets: Iterable[str]) -> None:
-        """Hides these from now on, however they are spelled: in an address, in JSON, in a header."""
-        forms = {form for secret in secrets if secret for form in _spellings(secret)}
+        """Hides these from now on, however they are spelled: in an address, in JSON, in a header.
+
+        A short one is hidden where it is a word of its own: the password `secret` must not spoil `secret_env`.
+        """
+        forms = {form: _whole(form, secret) for secret in secrets if secret for form in _spellings(secret)}
         # The longest first: one secret may be a part of another.
-        words = "|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True))
+        words = "|".join(forms[form] for form in sorted(forms, key=len, reverse=True))
         self._pattern = re.compile(words) if words else None
 
     def __call__(self, text: str) -> str:
@@ -148,6 +158,22 @@ def _spellings(secret: str) -> set[str]:
     dumped = {json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1], repr(secret)[1:-1]}
     encoded = base64.b64encode(secret.encode()).decode()
     return {secret, *quoted, *dumped, encoded, encoded.rstrip("=")}
+
+
+def _whole(form: str, secret: str) -> str:
+    """A pattern for a spelling of a secret, which is no part of a longer word, unless it is too long for that."""
+    text = re.escape(form)
+    if len(secret) >= LONG:
+        return text
+    pattern = text
+    if _is_word(secret[0]):
+        # The text comes before the look back: it is found fast, and seldom.
+        pattern += rf"(?:(?<!\w{text})|{'|'.join(f'(?<={escape}{text})' for escape in _ESCAPES)})"
+    return pattern + (r"(?!\w)" if _is_word(secret[-1]) else "")
+
+
+def _is_word(character: str) -> bool:
+    return re.match(r"\w", character) is not None
 
 
 def _traceback(error: Any) -> str:

@@ -5,8 +5,11 @@ import sys
 import threading
 import warnings
 from pathlib import Path
+from urllib.parse import quote, quote_plus
 
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from agent.log_fields import log_fields
 from agent.logs import HIDDEN, JsonLines, Lines, Redactor, known_secrets, set_up
@@ -107,6 +110,54 @@ class TestRedactor:
 
     def test_one_secret_within_another(self):
         assert Redactor(["abc", "abcdef"])("abcdef abc") == f"{HIDDEN} {HIDDEN}"
+
+    @pytest.mark.parametrize(
+        ("secret", "text"),
+        [
+            ("secret", "gateway: secret_env: the environment has no variable GATE_secret"),
+            ("secret", "secrets, mysecret, secret1, _secret, sécret, secreté"),
+            ("word", "password, words"),
+            ("8", "port 8080 of 127.0.0.18"),
+            ("", "nothing"),
+        ],
+    )
+    def test_a_short_one_is_no_part_of_a_longer_word(self, secret, text):
+        assert Redactor([secret])(text) == text
+
+    @pytest.mark.parametrize(
+        ("secret", "text"),
+        [
+            ("secret", "the key secret_env holds {}."),
+            ("secret", "https://x/?a=b&p={}&q=1"), ("secret", "https://x/{}/api/functions"), ("secret", "://bot:{} @x"),
+            ("secret", "a%3D{}%26b"), ("secret", "a%253D{}%2526"), ("secret", "X-Sidecar-Secret: {}\r\n"),
+            ("secret", '{{"a": "{}"}}'), ("secret", r'"line\n{}\n"'), ("secret", r"b'\x00{}\x00'"), ("secret", "{}"),
+            ("secret", r"\u2028{}\u2028"), ("secret", "\x1b[31m{}\x1b[0m"), ("secret", "\x1b[1;31m{}"),
+            ("secret", "a-{}-b"),
+            ("/secret/", "not{}so"), ("$ecret", "a{}.b"), ("s-e", "{}, one-{}"), ("&%", "a{}b{}"), ("é", "%3D{}%C3"),
+            ("a-very-long-one-it-is", "in{}words"), ("abcdefghijklmnop", "token{}s"), ("01234567890123456", "1{}2"),
+        ],
+    )  # fmt: skip
+    def test_it_is_hidden_wherever_it_is_a_word_of_its_own_or_cannot_be_one(self, secret, text):
+        assert Redactor([secret])(text.format(secret, secret)) == text.format(HIDDEN, HIDDEN)
+
+    @given(
+        secret=st.text(st.characters(exclude_categories=("C",), exclude_characters="*"), min_size=1, max_size=30),
+        before=st.sampled_from(
+            ["", "password=", '{"p": "', "://", "(", "Basic ", "a%3D", r"a\n", r"\x00", "\n", "'", ", "]
+        ),
+        after=st.sampled_from(["", "&b=1", '"}', "@host", ")", " ", "%26b", r"\n", r"\x00", "\n", "'", ", b"]),
+        spell=st.sampled_from(
+            [str, lambda text: quote(text, safe=""), quote_plus, lambda text: json.dumps(text)[1:-1]]
+        ),
+    )
+    @settings(max_examples=300, deadline=None)
+    def test_no_secret_is_left_between_what_ends_a_word(self, secret, before, after, spell):
+        # What is there without it, or comes to be by two neighbours, is not shown by us.
+        rest = before + after
+        assume(secret not in rest and spell(secret) not in rest)
+        hidden = Redactor([secret])(f"{before}{spell(secret)}{after}")
+        assert HIDDEN in hidden
+        assert spell(secret) not in hidden.replace(HIDDEN, "\0")
 
     def test_nothing_known_changes_nothing(self):
         assert Redactor([])("text") == "text"
