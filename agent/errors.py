@@ -85,6 +85,10 @@ class BadRequest(RequestError):
     """What is asked for does not exist or makes no sense."""
 
 
+class NothingToDo(BadRequest):
+    """All is as it should be, or nothing is there that could be worked on; no error to whoever runs a command."""
+
+
 class LabelMismatch(RequestError):
     """No label of the model has a place in the task, or an explicit mapping is impossible."""
 

@@ -73,11 +73,11 @@ def command(**values: Any) -> int:
     """
     from agent.commands.options import reid_params
     from agent.commands.report_file import ReportFile
-    from agent.commands.running import watch_run
+    from agent.commands.running import nothing_to_do, watch_run
     from agent.compose.named import opener_for
     from agent.enrich.places import ON_FRAMES, EnrichOptions
     from agent.enrich.runs import enrich_target
-    from agent.errors import ConfigError
+    from agent.errors import ConfigError, NothingToDo
     from agent.options import Target
     from agent.report import RunReport
     from agent.runs.surroundings import Surroundings
@@ -102,4 +102,8 @@ def command(**values: Any) -> int:
     def work(around: Surroundings) -> RunReport:
         return enrich_target(target, options, around, device=device, params=params, opener=opener, dry_run=dry_run)
 
-    return watch_run(server, work, None, ReportFile(report), ledger, resumable=False)
+    file = ReportFile(report)
+    try:
+        return watch_run(server, work, None, file, ledger, resumable=False)
+    except NothingToDo as nothing:
+        return nothing_to_do(f"nothing     {nothing}", file)

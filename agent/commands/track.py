@@ -157,9 +157,9 @@ def _linked(
 ) -> int:
     """The exit code. That there is nothing to link is no error."""
     from agent.commands.running import nothing_to_do, watch_run
-    from agent.runs.link_runs import NothingToLink
+    from agent.errors import NothingToDo
 
     try:
         return watch_run(server, work, None, report, ledger, resumable=False, key=key)
-    except NothingToLink as nothing:
+    except NothingToDo as nothing:
         return nothing_to_do(f"no tracks   {nothing}", report, key)

@@ -16,7 +16,7 @@ from agent.enrich.looks import Looked, Ready, look, prepare
 from agent.enrich.places import ON_FRAMES, EnrichOptions, JobPlaces, read_job, tracks_in
 from agent.enrich.shapes import Changes, check_attribute, check_into
 from agent.enrich.votes import Look, note_track
-from agent.errors import BadRequest
+from agent.errors import NothingToDo
 from agent.ledger.backups import write_backup
 from agent.ledger.ledger import Ledger
 from agent.models.host import Host
@@ -35,7 +35,7 @@ def enrich_target(
     target: Target, options: EnrichOptions, around: Surroundings, *, device: str, params: Mapping[str, Any],
     opener: Opener, dry_run: bool = False,
 ) -> RunReport:  # fmt: skip
-    """Looks again at the shapes and tracks of a task, a job or a project; BadRequest where there are none."""
+    """Looks again at the shapes and tracks of a task, a job or a project; NothingToDo where there are none."""
     with ExitStack() as stack:
         session = stack.enter_context(around.open())
         ledger = stack.enter_context(Ledger(around.ledger))
@@ -67,7 +67,7 @@ def enrich_target(
 
 
 def _count(jobs: Sequence[JobPlaces], target: Target, options: EnrichOptions, report: RunReport) -> None:
-    """Tells what there is to look at, and what is left alone. BadRequest where there is nothing."""
+    """Tells what there is to look at, and what is left alone. NothingToDo where there is nothing."""
     report.total = sum(len(job.places) for job in jobs)
     for job in jobs:
         report.refused.update(job.left)
@@ -77,7 +77,7 @@ def _count(jobs: Sequence[JobPlaces], target: Target, options: EnrichOptions, re
         whose, more = _WHOSE[options.of]
         others = [f"other shapes are left: {report.refused.total()}"] if report.refused else []
         reasons = "".join(f"; {reason}" for reason in (*others, *alone))
-        raise BadRequest(f"{target}: it holds no {what} to look at{whose and f' that {whose} ({more})'}{reasons}")
+        raise NothingToDo(f"{target}: it holds no {what} to look at{whose and f' that {whose} ({more})'}{reasons}")
     report.notes += [f"note        {reason}" for reason in alone]
     places = [(job.work.id, place) for job in jobs for places in job.places.values() for place in places]
     if looked_at := {(job, place.track["id"]) for job, place in places if place.track is not None}:

@@ -11,7 +11,7 @@ from agent.cvat.annotations_api import get_annotations
 from agent.cvat.session import Session
 from agent.cvat.uploads import JobUploads
 from agent.cvat.work import find_work
-from agent.errors import BadRequest, RequestCancelled
+from agent.errors import BadRequest, NothingToDo, RequestCancelled
 from agent.ledger.backups import write_backup
 from agent.ledger.ledger import Ledger
 from agent.options import Target
@@ -24,10 +24,6 @@ MODEL = "track"
 """What the ledger calls the model of such a run."""
 
 
-class NothingToLink(BadRequest):
-    """No rectangles, or none that make a track."""
-
-
 def link_target(
     target: Target,
     options: TrackOptions,
@@ -36,7 +32,7 @@ def link_target(
     reidentifier: ReadyModel | None = None,
     dry_run: bool = False,
 ) -> RunReport:
-    """Links the rectangles of a task, a job or a project; NothingToLink where there is nothing to link.
+    """Links the rectangles of a task, a job or a project; NothingToDo where there is nothing to link.
 
     A job is changed as a whole, in one call that adds its tracks; its rectangles go after that.
     """
@@ -48,7 +44,7 @@ def link_target(
         linked = [link_task(session, ledger, part, options, around, reidentifier) for part in work]
         report = _report(linked, dry=dry_run, kept=options.keep_shapes)
         if not any(part.tracks for part in linked):
-            raise NothingToLink(f"{target}: {_why_nothing(linked, options)}")
+            raise NothingToDo(f"{target}: {_why_nothing(linked, options)}")
         if dry_run:
             return report
         report.run = run = ledger.begin(
