@@ -85,6 +85,7 @@ def both_ways(make_task, finder=None, **order):
             assert ended["status"] == "finished", ended
             found.append(shapes_of(client, task))
         nothing_is_left(stage)
+        assert set(outcomes(stage)) == {("done", None)}
     return *found, finder.batches
 
 
@@ -137,18 +138,22 @@ def test_pictures_of_other_kinds(kind):
     assert in_batches(calls, 20)
 
 
-def test_a_request_for_one_job_and_deleted_frames():
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_request_for_one_job_and_deleted_frames(which):
+    """The server does not tell that it is for a job: it ends at the end of one, and was not cancelled there."""
+
     def make(client):
         task = client.task(pictures(range(30)), segment_size=15)
-        job = client.jobs(task)[1]["id"]
+        job = client.jobs(task)[which]["id"]
         patched = client.patch(f"/api/tasks/{task}/data/meta", json={"deleted_frames": [17, 29]})
         assert patched.status_code == 200
         return task, {"job": job}
 
     without, ahead, calls = both_ways(make)
     assert ahead == without
-    assert sorted(number for batch in calls for number in batch) == [n for n in range(15, 30) if n not in (17, 29)]
-    assert in_batches(calls, 13)
+    if which == 1:
+        assert sorted(number for batch in calls for number in batch) == [n for n in range(15, 30) if n not in (17, 29)]
+        assert in_batches(calls, 13)
 
 
 def test_thresholds_masks_and_scores_are_the_calls():
@@ -204,10 +209,17 @@ def test_a_region_is_not_read_ahead_for_long():
         assert 0 < len([entry for entry in looked if entry.path.endswith("/data/meta")]) < 10, "rarer and rarer"
 
 
-def test_a_cancelled_request_is_read_no_further():
+def outcomes(stage):
+    records = [r for r in stage.shared.activity.finished() if r.kind == "annotate_task"]
+    return [(record.outcome, record.error) for record in records]
+
+
+@pytest.mark.parametrize("seconds", [0.05, 2])
+def test_a_cancelled_request_is_read_no_further(seconds):
+    """Whether we look while it is gone, or after it came back as a finished one, as CVAT has it."""
     finder = Watched(batch_size=2)
     with placed(finder) as (stage, client):
-        stage.gateway.ahead.check_seconds = 0.05
+        stage.gateway.ahead.check_seconds = seconds
         task = client.task(pictures(range(200)))
         finder.gate.clear()
         made = client.post("/api/lambda/requests", json={"function": "finder", "task": task}).json()
@@ -217,6 +229,8 @@ def test_a_cancelled_request_is_read_no_further():
         finder.gate.set()
         nothing_is_left(stage)
         assert sum(map(len, finder.batches)) < 100, "it stays near the calls"
+        assert outcomes(stage) == [("cancelled", "cancelled in CVAT")]
+        assert len(stage.sandbox.requests.matching("DELETE", "/api/lambda/requests")) == 1, "that of the person"
         # Somebody clicks on another task in the meantime: an ordinary call.
         assert stage.call("finder", {"image": image_of(picture_bytes(7))}).json()[0]["points"][0] == 7
 

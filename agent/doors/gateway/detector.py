@@ -14,7 +14,8 @@ from agent.doors.gateway.replies import write_reply
 from agent.errors import BadPrediction
 from agent.filters import Filters, filter_detections
 from agent.labels.matching import Thresholds
-from agent.models.host import INTERACTIVE, Prediction
+from agent.models.host import Prediction
+from agent.models.line import INTERACTIVE
 from agent.pool.pool import HostedModel
 from agent.predict import check_predictions
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 from urllib.parse import quote
 
 from agent.activity import Request
@@ -23,7 +23,8 @@ from agent.doors.gateway.serial import Row, find_picture, loop_of
 from agent.doors.gateway.window import Answer, Entry, Window
 from agent.errors import BadPrediction, RequestCancelled, ServerRefused, ServerUnavailable
 from agent.interaction import size_of
-from agent.models.host import BATCH, Prediction
+from agent.models.host import Prediction
+from agent.models.line import BATCH
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,9 @@ class Reading:
         self._source = ChunkFrames(shared.session, quality="original", digests=True, ahead_bytes=ahead_bytes)
         self._stop = threading.Event()
         self._by_pixels = False
+        self._job_ends: set[int] = set()
+        """The places of the last frames of jobs."""
+        self._cancelled_there = False
         self._called = time.monotonic()
         self._batch: Batch = []
         self._running = 0
@@ -77,6 +81,8 @@ class Reading:
     def run(self, picture: Picture) -> bool:
         """Reads until the request ends. False where the picture that a call came with is none of its frames."""
         loop = loop_of(self._shared.session, self.row)
+        jobs = [job for job, _ in loop.wanted] + [None]
+        self._job_ends = {place for place in range(len(loop.wanted)) if jobs[place] is not jobs[place + 1]}
         with self._source as source:
             frames = enumerate(source.read(loop.wanted[loop.begin :]), loop.begin)
             found = find_picture(frames, picture, loop.end, self._stop.is_set)
@@ -93,7 +99,8 @@ class Reading:
                 if hosted.load == self.detecting.hosted.load:
                     self._work(frames, len(loop.wanted), request)
                 if request.cancelled.is_set():
-                    self._cancel_there()
+                    if not self._cancelled_there:
+                        self._cancel_there()
                     request.check()
         return True
 
@@ -175,7 +182,10 @@ class Reading:
                 request.progress(self.window.at + 1, total)
                 if time.monotonic() - looked > self._check_seconds:
                     looked = time.monotonic()
-                    if not self._still_runs():
+                    if (state := self._state()) == "cancelled":
+                        self._cancelled_there = True
+                        request.cancel("cancelled in CVAT")
+                    if state != "running":
                         return
         finally:
             self.stop()
@@ -184,15 +194,22 @@ class Reading:
         idle = time.monotonic() - self._called > IDLE_SECONDS
         return idle or self.window.at >= total - 1 or request.cancelled.is_set()
 
-    def _still_runs(self) -> bool:
+    def _state(self) -> Literal["running", "ended", "cancelled"]:
+        """How CVAT's request stands, as far as it tells."""
         path = f"/api/lambda/requests/{quote(str(self.row['id']), safe='=&')}"
         try:
             row = self._shared.session.request("GET", path, stop=self._stop).json()
-        except ServerRefused:
-            return False
+        except ServerRefused as error:
+            return "cancelled" if error.status == 404 else "ended"
         except ServerUnavailable:
-            return True
-        return row["status"] in ("queued", "started") and row.get("enqueued") == self.row.get("enqueued")
+            return "running"
+        ours = row.get("enqueued") == self.row.get("enqueued")
+        if ours and row["status"] in ("queued", "started"):
+            return "running"
+        # One that was cancelled comes back as finished. One for a single job ends where the job does; not every server
+        # tells which it is for.
+        whole = (ours and row["status"] == "failed") or {self.window.at, self.window.current} & self._job_ends
+        return "ended" if whole else "cancelled"
 
     def _cancel_there(self) -> None:
         """Ends CVAT's request too: whoever cancels it on our page means that, and not that it goes on more slowly."""

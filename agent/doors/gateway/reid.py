@@ -16,7 +16,7 @@ from agent.doors.gateway.call import Call, Refused
 from agent.doors.gateway.payload import FARTHEST, Payload, Picture
 from agent.doors.gateway.shapes import asked_shape
 from agent.interaction import Embeddings
-from agent.models.host import BATCH
+from agent.models.line import BATCH
 from agent.pool.pool import HostedModel
 from agent.predict import describe
 from agent.shapes.clipping import clip
