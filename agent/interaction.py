@@ -19,7 +19,7 @@ from agent.errors import BadPrediction, BadRequest, ModelError
 from agent.filters import Filters, filter_detections
 from agent.flat_shapes import write_shape
 from agent.labels.matching import Thresholds
-from agent.models.host import INTERACTIVE
+from agent.models.line import INTERACTIVE
 from agent.pool.pool import HostedModel
 from agent.predict import check_predictions
 from agent.shapes.editor_masks import as_mask

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from agent.contract import Frame, Shape
 from agent.errors import BadPrediction, BadRequest, ModelError
-from agent.models.host import INTERACTIVE
+from agent.models.line import INTERACTIVE
 from agent.pool.pool import HostedModel
 from agent.track_states import LIFETIME, Kept, TrackStates
 

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import contextvars
-import heapq
-import itertools
 import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
-from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
 from agent.contract import Context, Detection, Frame
 from agent.errors import BadPrediction, ModelError
+from agent.models.line import BATCH, INTERACTIVE, Asked, Line, always
 from agent.waiting import await_result
 
 log = logging.getLogger(__name__)
@@ -29,15 +27,7 @@ BATCH_PATIENCE = 30.0
 """Seconds that nobody waits longer for a batch which is not wanted any more: the model may never come back from it."""
 LOOK_SECONDS = 0.5
 """How often whoever waits for a batch looks whether it is still wanted."""
-INTERACTIVE, BATCH = 0, 1
-"""Priorities: an interactive request goes before the next batch of a long one."""
-
 T = TypeVar("T")
-
-
-def always() -> bool:
-    """Whether work is wanted that nobody takes back."""
-    return True
 
 
 _PRIORITY: contextvars.ContextVar[int] = contextvars.ContextVar("priority", default=INTERACTIVE)
@@ -46,24 +36,6 @@ _PRIORITY: contextvars.ContextVar[int] = contextvars.ContextVar("priority", defa
 def current_priority() -> int:
     """The priority of the work that a model is doing in this thread: what it asks of other models is as urgent."""
     return _PRIORITY.get()
-
-
-@dataclass(order=True, slots=True)
-class _Job:
-    priority: int
-    number: int
-    answer: Future[Any] = field(compare=False)
-    work: Callable[[], Any] | None = field(default=None, compare=False)
-    """What to do; or else frames for the detector, which may go with others."""
-    frames: Sequence[Frame] = field(default=(), compare=False)
-    context: Context | None = field(default=None, compare=False)
-    wanted: Callable[[], bool] = field(default=always, compare=False)
-    caller: contextvars.Context = field(default_factory=contextvars.copy_context, compare=False)
-    """So that a log line of the model's names the request that it belongs to."""
-
-    def goes_with(self, other: _Job) -> bool:
-        """Whether the model may see both at once."""
-        return self.context is not None and (self.priority, self.context) == (other.priority, other.context)
 
 
 class Host:
@@ -86,10 +58,7 @@ class Host:
         self.busy_seconds = 0.0
         self._model = model
         self._on_batch = on_batch
-        self._jobs: list[_Job] = []
-        self._numbers = itertools.count()
-        self._changed = threading.Condition()
-        self._closed = False
+        self._line = Line()
         self._thread = threading.Thread(target=self._run, name=f"host-{name}", daemon=True)
         self._thread.start()
 
@@ -101,7 +70,7 @@ class Host:
     @property
     def depth(self) -> int:
         """How many calls wait for the model."""
-        return len(self._jobs)
+        return len(self._line)
 
     def submit(
         self, frames: Sequence[Frame], context: Context, priority: int = BATCH, wanted: Callable[[], bool] = always
@@ -111,12 +80,11 @@ class Host:
         Calls that wait with the same context and priority are put together, up to `batch_size` frames. Where `wanted`,
         which is asked in the model's thread before the batch and has to answer at once, says no, it is cancelled too.
         """
-        number = next(self._numbers)
-        return self._put(_Job(priority, number, Future(), frames=frames, context=context, wanted=wanted))
+        return self._put(Asked(priority, frames=frames, context=context, wanted=wanted))
 
     def call(self, work: Callable[[], T], priority: int = INTERACTIVE) -> Future[T]:
         """What `work` gives, in the model's thread: for what is not detection. A closed host cancels it."""
-        return self._put(_Job(priority, next(self._numbers), Future(), work=work))
+        return self._put(Asked(priority, work=work))
 
     def stream(
         self, batches: Iterable[list[Frame]], context: Context, *, wanted: Callable[[], bool] = always, ahead: int = 2
@@ -146,12 +114,7 @@ class Host:
 
         Returns after `patience` seconds at the latest; whether the thread has ended.
         """
-        with self._changed:
-            self._closed = True
-            waiting, self._jobs = self._jobs, []
-            self._changed.notify_all()
-        for job in waiting:
-            job.answer.cancel()
+        self._line.close()
         self._thread.join(patience)
         return not self._thread.is_alive()
 
@@ -162,59 +125,37 @@ class Host:
         # A second Ctrl-C does not wait for a batch that takes minutes.
         self.close(PATIENCE if kind is KeyboardInterrupt else None)
 
-    def _put(self, job: _Job) -> Future[Any]:
-        with self._changed:
-            if self._closed:
-                job.answer.cancel()  # nobody would ever come to it
-            else:
-                heapq.heappush(self._jobs, job)
-                self._changed.notify_all()
-        return job.answer
+    def _put(self, asked: Asked) -> Future[Any]:
+        self._line.put(asked)
+        return asked.answer
 
     # ----------------------------------------------------------- in the thread
 
     def _run(self) -> None:
-        while jobs := self._next():
-            if not (jobs := [job for job in jobs if _begins(job)]):
+        while calls := self._line.take(self.batch_size):
+            if not (calls := [asked for asked in calls if asked.begins()]):
                 continue
             began = time.perf_counter()
-            jobs[0].caller.run(self._answer, jobs)
+            calls[0].caller.run(self._answer, calls)
             self.busy_seconds += time.perf_counter() - began
-            del jobs  # while we wait for the next one, its pictures would stay in memory
+            del calls  # while we wait for the next one, its pictures would stay in memory
 
-    def _next(self) -> list[_Job]:
-        """The most urgent job, with others that may go with it; none when the host is closed."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._jobs or self._closed)
-            if self._closed:
-                return []
-            first = heapq.heappop(self._jobs)
-            together, room = [first], self.batch_size - len(first.frames)
-            for job in sorted(self._jobs):
-                if room > 0 and job.goes_with(first) and len(job.frames) <= room:
-                    together.append(job)
-                    room -= len(job.frames)
-            if len(together) > 1:
-                self._jobs = [job for job in self._jobs if job not in together]
-                heapq.heapify(self._jobs)
-            return together
-
-    def _answer(self, jobs: list[_Job]) -> None:
-        _PRIORITY.set(jobs[0].priority)  # within the caller's context, which is a copy
+    def _answer(self, calls: list[Asked]) -> None:
+        _PRIORITY.set(calls[0].priority)  # within the caller's context, which is a copy
         try:
-            if (work := jobs[0].work) is not None:
-                jobs[0].answer.set_result(work())
+            if (work := calls[0].work) is not None:
+                calls[0].answer.set_result(work())
                 return
-            found = self._detect([frame for job in jobs for frame in job.frames], jobs[0].context or Context())
-            for job in jobs:
-                job.answer.set_result(found[: len(job.frames)])
-                found = found[len(job.frames) :]
+            found = self._detect([frame for asked in calls for frame in asked.frames], calls[0].context or Context())
+            for asked in calls:
+                asked.answer.set_result(found[: len(asked.frames)])
+                found = found[len(asked.frames) :]
         except BaseException as error:  # the thread must live on; whoever waits gets the error
             # An adapter that ends "the program" has failed; who waits must not be ended by it.
             told = BadPrediction(_failed(error)) if isinstance(error, SystemExit) else error
-            for job in jobs:
-                if not job.answer.done():
-                    job.answer.set_exception(told)
+            for asked in calls:
+                if not asked.answer.done():
+                    asked.answer.set_exception(told)
 
     def _detect(self, frames: Sequence[Frame], context: Context) -> list[Prediction]:
         began = time.perf_counter()
@@ -231,18 +172,6 @@ class Host:
             log.warning("a batch of %d frames failed, trying them one by one", len(frames), exc_info=True)
         # One bad frame must not cost the others.
         return [self._predict([frame], context)[0] for frame in frames]
-
-
-def _begins(job: _Job) -> bool:
-    """Whether a job whose turn has come is still wanted."""
-    try:
-        if not job.wanted():
-            job.answer.cancel()
-    except BaseException as error:  # the thread must live on; whoever waits gets the error
-        if job.answer.set_running_or_notify_cancel():
-            job.answer.set_exception(error)
-        return False
-    return job.answer.set_running_or_notify_cancel()
 
 
 def _result(answer: Future[T], wanted: Callable[[], bool]) -> T:

@@ -10,7 +10,8 @@ import pytest
 from agent.contract import Context, Detection, Frame, Rectangle
 from agent.errors import BadPrediction
 from agent.models import host as module
-from agent.models.host import BATCH, INTERACTIVE, Host
+from agent.models.host import Host
+from agent.models.line import BATCH, INTERACTIVE
 
 FOUND = Detection("thing", Rectangle(0, 0, 2, 2), 0.5)
 

@@ -24,7 +24,8 @@ from agent.doors.queue.parameters import AnnotateFrame, AnnotateTask, Region, Wi
 from agent.doors.queue.result import ResultSink
 from agent.errors import BadPrediction, BadRequest, ServerRefused
 from agent.lease import HeldLease
-from agent.models.host import INTERACTIVE, Host, Prediction
+from agent.models.host import Host, Prediction
+from agent.models.line import INTERACTIVE
 from agent.options import Target
 from agent.plan import Plan, request_plan
 from agent.pool.pool import HostedModel
