@@ -112,7 +112,9 @@ class StatusApp:
         except SidecarError as error:
             return PlainTextResponse(f"{error}\n", 404)
         made, state = self._view.book.made_counts(record.id), self._view.undoing.state(record.id)
-        page = run_page(run_values(record), made, asdict(state) if state else None, self.guard.token, refusal)
+        page = run_page(
+            run_values(self._view, record), made, asdict(state) if state else None, self.guard.token, refusal
+        )
         return HTMLResponse(page, 409 if refusal else 200)
 
     def _prometheus(self, request: Request) -> Response:

@@ -30,7 +30,7 @@ def run_page(run: Values, made: Mapping[str, int], undo: Values | None, token: s
     rows = [
         ("status", run["status"]), ("target", run["target"]), ("server", run["server"]), ("user", run["user"]),
         ("model", f"{run['model']} (version {run['model_version']})"), ("begun", _moment(run["created"])),
-        ("frames", _frames(run)), ("annotations created", str(run["annotations"])),
+        ("frames", _frames(run)), ("annotations created", _annotations(run)),
         ("of these still there, as far as we know", ", ".join(f"{n} {kind}" for kind, n in made.items())),
     ]  # fmt: skip
     undoing = bool(undo and undo["running"])
@@ -110,7 +110,7 @@ def _runs(values: Values, token: str) -> Child:
             row["model"],
             _word(row["status"]),
             _frames(row),
-            str(row["annotations"]),
+            _annotations(row),
             _moment(row["created"]),
             _undo_link(row, values["undoing"].get(row["id"])),
         )
@@ -237,6 +237,10 @@ def _frames(row: Values) -> str:
     if frames["total"] is None:
         return "–"
     return f"{frames['done']} of {frames['total']}" + (f", {frames['skipped']} skipped" if frames["skipped"] else "")
+
+
+def _annotations(row: Values) -> str:
+    return f"{row['annotations']} uploaded so far" if row["status"] == "running" else str(row["annotations"])
 
 
 def _ended(row: Values) -> Child:

@@ -99,20 +99,34 @@ def _runs(view: View) -> dict[str, Any]:
         records = view.book.runs(RUNS, frames=False)
     except SidecarError as error:
         return {"runs": [], "runs_error": str(error), "undoing": undoing}
-    return {"runs": [run_values(record) for record in records], "runs_error": None, "undoing": undoing}
+    return {"runs": [run_values(view, record) for record in records], "runs_error": None, "undoing": undoing}
 
 
-def run_values(record: RunRecord) -> dict[str, Any]:
+def run_values(view: View, record: RunRecord) -> dict[str, Any]:
     """A run as the page shows it."""
     values = {
         name: getattr(record, name) for name in RunRecord.__dataclass_fields__ if name not in ("frames", "report")
     }
     frames = record.report.get("frames", {})
-    return {
-        **values,
+    ended = {
         "frames": {"total": frames.get("total"), "done": frames.get("done"), "skipped": len(frames.get("skipped", ()))},
         "annotations": sum(record.report.get("annotations", {}).values()),
         "undone": record.report.get("undone"),
+    }
+    return {**values, **ended, **(_so_far(view, record.id) if record.status == "running" else {})}
+
+
+def _so_far(view: View, run: str) -> dict[str, Any]:
+    """The figures of a run that has no report yet, or only an older one: another process may be at it, too."""
+    request = next((one for one in view.shared.activity.running() if one.run == run and one.total), None)
+    if request is not None:
+        total, done = request.total, request.done
+    else:
+        total = sum(map(len, view.book.run(run).frames.values()))
+        done = len(view.book.finished_frames(run))
+    return {
+        "frames": {"total": total, "done": done, "skipped": len(view.book.skipped(run))},
+        "annotations": sum(view.book.made_counts(run).values()),
     }
 
 
