@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Literal
 
-from agent.errors import RequestCancelled, RequestError, ServerError, SidecarError, public_message
+from agent.errors import RequestCancelled, SidecarError, public_message
 from agent.log_fields import log_fields
 
 log = logging.getLogger(__name__)
@@ -198,8 +198,8 @@ class Activity:
                 self._finished.append(record)
             if outcome == "failed":
                 self._errors.append(record)
-        # A request that makes no sense, or a server that says no, is told by its text; where it was heard helps nobody.
-        traceback = outcome == "failed" and not isinstance(error, RequestError | ServerError)
+        # What we can name is told by its text; where it was noticed helps nobody but who looks for a defect.
+        traceback = outcome == "failed" and not isinstance(error, SidecarError)
         if outcome == "failed" and not traceback:
             text = str(error)  # the log is for whoever runs this
         level = logging.WARNING if outcome == "failed" else logging.DEBUG if record.quiet else logging.INFO
@@ -207,6 +207,8 @@ class Activity:
             level, "%s %s of %s for %s: %s after %.1f s%s", record.door, record.kind, record.what, record.model,
             outcome, record.seconds, f": {text}" if text else "", exc_info=error if traceback else None,
         )  # fmt: skip
+        if outcome == "failed" and not traceback:
+            log.debug("request %s: where it failed", record.id, exc_info=error)
         self._told(record)
 
     def _told(self, record: RequestRecord) -> None:

@@ -139,6 +139,6 @@ class _Flow:
         self._report.skip(self._plan.work.task_id, job, frame, reason)
         if len(self._report.skipped) > self._plan.max_bad_frames:
             raise BadPrediction(
-                f"{len(self._report.skipped)} frames failed, more than --max-bad-frames"
+                f"{len(self._report.skipped)} frames failed, more than {self._plan.bad_frames_option}"
                 f" {self._plan.max_bad_frames}; the last one: frame {frame}: {reason}"
             )

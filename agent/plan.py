@@ -63,6 +63,8 @@ class Plan:
     """(kind, id) of what goes away when a frame's new annotations are there."""
     skip_overlapping: float | None = None
     max_bad_frames: int = 50
+    bad_frames_option: str = "max_bad_frames ="
+    """How whoever asks says how many are too many."""
     warnings: tuple[str, ...] = ()
     backups: tuple[Path, ...] = ()
     """Of jobs, as they were before."""
@@ -164,6 +166,7 @@ def _plan(
         existing=survey.existing,
         skip_overlapping=options.skip_overlapping,
         max_bad_frames=options.max_bad_frames,
+        bad_frames_option="--max-bad-frames" if options.rule is None else "max_bad_frames =",
         replaced=survey.replaced,
         warnings=(*part.notes, *notes, *match.notes, *survey.warnings),
         backups=tuple(survey.backups),

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from agent.activity import REMEMBERED, Activity
-from agent.errors import BadRequest, ModelLoadFailed, RequestCancelled, ServerRefused
+from agent.errors import BadRequest, ModelLoadFailed, RequestCancelled, ServerRefused, SidecarError
 from agent.log_fields import current_fields, log_fields
 
 
@@ -62,7 +62,7 @@ def test_how_it_ends_is_told(activity, ended, error, outcome, public, detail, ca
     (line,) = caplog.records
     assert line.levelname == ("WARNING" if outcome == "failed" else "INFO")
     assert f"queue annotate_task of task 4 for yolo: {outcome} after" in line.getMessage()
-    told_by_its_text = isinstance(error, BadRequest | ServerRefused)
+    told_by_its_text = isinstance(error, SidecarError)
     assert (line.exc_info is not None) == (outcome == "failed" and not told_by_its_text)
     assert not told_by_its_text or str(error) in line.getMessage()
 
