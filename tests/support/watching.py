@@ -105,9 +105,13 @@ class Watching:
 
     def look(self) -> None:
         """Lets all rules look, and waits until nothing more comes of it."""
+        self.look_without_end()
+        self.settle()
+
+    def look_without_end(self) -> None:
+        """Lets all rules look; what comes of it goes on."""
         for looker in self.door._all():
             looker.look()
-        self.settle()
 
     def settle(self) -> None:
         """Waits until every rule has looked and nothing is at work."""

@@ -35,8 +35,8 @@ class Stop(Enum):
 class Attended:
     """A job at work. It is the run's lease too."""
 
-    def __init__(self, rule: Rule, job: int, request: Request, stop: threading.Event) -> None:
-        self.rule, self.job = rule, job
+    def __init__(self, rule: Rule, job: int, request: Request, stop: threading.Event, *, failed: bool = False) -> None:
+        self.rule, self.job, self.failed = rule, job, failed
         self.nudged = threading.Event()
         """Set when the job is to be looked at before its time."""
         self._request, self._stop = request, stop
@@ -118,7 +118,7 @@ class Watcher:
 
     def _judge(self, job: Job | None) -> str | None:
         """Why the job is not ours any more; then the run is stopped."""
-        reason = self._attended.rule.taken_back(job)
+        reason = self._attended.rule.taken_back(job, failed=self._attended.failed)
         if reason is not None and not self._done.is_set() and self._attended.why is not Stop.TAKEN_BACK:
             log.info("job %d: %s", self._attended.job, reason)
             self._attended.stop(Stop.TAKEN_BACK, reason)

@@ -74,19 +74,21 @@ class Attendant:
         if step is None or job is None:
             return False
         goes_on = earlier is not None and earlier.status in ("running", "interrupted", "failed")
-        return self._begin(hosted, self._new_row(key, version, row, goes_on, step), row, job, step)
+        known = row if row is not None else self._inherited(rows, key, version)
+        return self._begin(hosted, self._new_row(known, goes_on, step), row, job, step)
 
     # -------------------------------------------------------------- deciding
 
     def _step(self, row: RuleJob | None, rows: Mapping[str, RuleJob], job: Job | None) -> str | None:
         """`claim` a job that is to be had, `go` on with one that is ours already; None: leave it."""
         ours = [one for one in rows.values() if one.status in PENDING]
-        if job is not None and (reason := self._rule.unfit(job)) is None:
+        failed = any(map(self._may_be_marked, ours))
+        if job is not None and (reason := self._rule.unfit(job, failed=failed)) is None:
             too_old = row is None and self._rule.is_too_old(job, self._place.now())
             if too_old or not is_due(row, job, self._place.timestamp()):
                 return None
             return "go" if self._rule.held_state is None else "claim"
-        reason = self._rule.taken_back(job)
+        reason = self._rule.taken_back(job, failed=failed)
         if reason is None and ours and job is not None:
             reason = next((why for one in ours if (why := self._not_claimed(one, job))), None)
             if reason is None:
@@ -94,6 +96,17 @@ class Attendant:
         for one in ours:
             self._endings.give_up(one, job, reason or "it is none of ours")
         return None
+
+    def _may_be_marked(self, row: RuleJob) -> bool:
+        """Whether the job may have the state that we gave it when it failed: until the next try has claimed it."""
+        held = self._rule.held_state is not None and row.status in ("running", "interrupted")
+        return row.tries > 0 and not held
+
+    def _inherited(self, rows: Mapping[str, RuleJob], key: str, version: str) -> RuleJob:
+        """A first row of this version; what people were told of another one's failure is told them by this one too."""
+        row = RuleJob(self._rule.name, self._job, key, version, "running")
+        failed = next((one for one in rows.values() if one.status in PENDING and one.tries), None)
+        return row if failed is None else replace(row, tries=failed.tries, issue=failed.issue)
 
     def _not_claimed(self, row: RuleJob, job: Job) -> str | None:
         """Why a job that has the state of our claim is another's after all: we broke off in the middle of claiming."""
@@ -125,14 +138,14 @@ class Attendant:
             self._memory.change(row, run=None)
             self._endings.give_up(row, job, f"run {record.id} was undone")
 
-    def _new_row(self, key: str, version: str, row: RuleJob | None, goes_on: bool, step: str) -> RuleJob:
+    def _new_row(self, old: RuleJob, goes_on: bool, step: str) -> RuleJob:
         now = self._place.timestamp()
-        old = row or RuleJob(self._rule.name, self._job, key, version, "running")
         return replace(
             old,
             status="claiming" if step == "claim" else "running",
             run=old.run if goes_on else None,
             begun=old.begun if goes_on else now,
+            tries=0 if old.status == "superseded" else old.tries,
             updated=now,
             marker=new_marker() if step == "claim" else None,
         )
@@ -161,7 +174,11 @@ class Attendant:
             return True
         try:
             ours = self._place.claims.take(
-                job, row.marker, state, self._rule.unfit, lambda step: self._memory.change(row, status=step)
+                job,
+                row.marker,
+                state,
+                lambda job: self._rule.unfit(job, failed=row.tries > 0),
+                lambda step: self._memory.change(row, status=step),
             )
         except ServerRefused as error:
             self._place.claims.clear(job.id, row.marker)
@@ -184,7 +201,7 @@ class Attendant:
 
     def _work(self, hosted: HostedModel, row: RuleJob, request: Request) -> None:
         place = self._place
-        attended = Attended(self._rule, row.job, request, place.shared.stop)
+        attended = Attended(self._rule, row.job, request, place.shared.stop, failed=row.tries > 0)
         watcher = Watcher(attended, place.session, self._check_seconds)
 
         def started(run: str | None, plans: Sequence[Plan]) -> None:
@@ -192,6 +209,7 @@ class Attendant:
                 # Before the first upload: whatever is sent belongs to a run that we would find again.
                 self._memory.change(row, run=run)
                 request.belongs_to(run)
+                self._tell_begun(row, run, plans)
             for warning in (warning for plan in plans for warning in plan.warnings):
                 log.info("job %d: %s", row.job, warning.removeprefix(f"job {row.job}: "))
 
@@ -217,9 +235,25 @@ class Attendant:
             log.info("job %d: there is nothing to do: %s", row.job, error)
         except BaseException as error:
             if (reason := self._endings.broke_off(row, attended, error)) is not None:
+                self._put_down(request.record.run)
                 raise RequestCancelled(reason) from error
             raise
         self._endings.done(row)
+
+    def _tell_begun(self, row: RuleJob, run: str, plans: Sequence[Plan]) -> None:
+        left, earlier = sum(len(plan.wanted) for plan in plans), sum(plan.earlier for plan in plans)
+        begins = f"{left} frames" if row.run is None else f"{left} of {left + earlier} frames are left"
+        what = "begins" if row.run is None else "goes on with"
+        log.info("job %d: rule %s %s run %s with %s: %s", row.job, self._rule.name, what, run, self._rule.model, begins)
+
+    def _put_down(self, run: str | None) -> None:
+        """Takes note that a run, whose flow was ended by an error, is no failure."""
+        if run is None:
+            return
+        with Ledger(self._place.shared.ledger) as ledger:
+            record = ledger.run(run)
+            if record.status == "failed":
+                ledger.end(run, "interrupted", {**record.report, "status": "interrupted"})
 
     def _check_seconds(self) -> float:
         return self._place.shared.config.watch.check_seconds

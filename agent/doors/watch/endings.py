@@ -9,7 +9,7 @@ from agent.cvat.issues import leave_issue, resolve_issue
 from agent.cvat.jobs import Job, find_job, set_state
 from agent.doors.watch.attended import Attended, Stop
 from agent.doors.watch.hours import pause_after
-from agent.doors.watch.place import Place
+from agent.doors.watch.place import FIRST_WAIT, LONGEST_WAIT, Place
 from agent.doors.watch.rules import Rule
 from agent.errors import (
     ConfigError,
@@ -35,13 +35,14 @@ class Endings:
     def done(self, row: RuleJob) -> None:
         """The job is annotated."""
         owed = self._rule.settings.state_when_done
-        self._change(row, status="done", tries=0, next_try=0.0, owed=owed, error=None, marker=None)
+        self._place.put_off.pop((row.rule, row.job), None)
+        self._change(row, status="done", next_try=0.0, owed=owed, error=None, marker=None)
         self.pay(row, owed)
         if row.issue is not None:
             self._at_server(row.job, "the issue stays open", resolve_issue, self._place.session, row.issue)
 
     def broke_off(self, row: RuleJob, attended: Attended, error: BaseException) -> str | None:
-        """The run ended by an error. Why the job is not ours any more, where that is what is behind it."""
+        """The run ended by an error. Why that is no failure: the server is away, the job not ours any more."""
         if attended.why is Stop.ENDING or self._place.shared.stop.is_set():
             self._change(row, status="interrupted", next_try=0.0)
         elif attended.why is not None:
@@ -49,19 +50,33 @@ class Endings:
         elif isinstance(error, RequestCancelled):
             self._change(row, status="interrupted", next_try=0.0)  # the model was taken away under it
         elif isinstance(error, ServerUnavailable | HeldElsewhere) or _is_about_us(error):
-            self.later(row, error)
+            return self.later(row, error)
         else:
             return self._look_why(row, error)
         return None
 
-    def later(self, row: RuleJob, error: BaseException) -> None:
-        """Nobody's fault but the server's, or somebody else is at it: go on with it after a while."""
-        tries = row.tries + 1
-        wait = pause_after(tries, self._place.jitter())
-        next_try = self._place.timestamp() + wait
-        self._change(row, status="interrupted", tries=tries, next_try=next_try, error=str(error)[:500])
+    def later(self, row: RuleJob, error: BaseException) -> str:
+        """Nobody's fault but the server's, or somebody else is at it: go on with it after a while. Says so."""
+        wait, reason = pause_after(1, self._place.jitter()), "somebody else is at it; it goes on after that"
         if isinstance(error, ServerError):
             self._place.reach.failed(error, self._place.now())
+            refused = isinstance(error, ServerRefused)
+            reason = f"the server {'refuses us' if refused else 'is away'}; it goes on when it answers"
+            wait = self._wait_for_server(row)
+        next_try = self._place.timestamp() + wait if wait else 0.0
+        self._change(row, status="interrupted", next_try=next_try, error=str(error)[:500])
+        return reason
+
+    def _wait_for_server(self, row: RuleJob) -> float:
+        """Seconds that the job waits beyond the server's silence: none at first, as that may be all that was wrong.
+
+        Where it answers, but never to what this job needs, the job is tried ever more seldom.
+        """
+        self._place.put_off[row.rule, row.job] += 1
+        times = self._place.put_off[row.rule, row.job]
+        if times == 1:
+            return 0.0
+        return pause_after(times - 1, self._place.jitter(), first=FIRST_WAIT, longest=LONGEST_WAIT)
 
     def failed(self, row: RuleJob, error: BaseException) -> None:
         """The job could not be annotated."""
@@ -71,15 +86,23 @@ class Endings:
         text = str(error) or type(error).__name__
         self._change(row, status="failed", tries=tries, next_try=next_try, owed=owed, error=text[:500])
         self.pay(row, owed)
-        log.info("job %d: rule %s tries it again in %.0f s, or when it changes", row.job, self._rule.name, wait)
         if self._rule.settings.issue_on_failure and row.issue is None:
             self._leave_issue(row, error)
         job = self._at_server(row.job, "it may be tried again too soon", find_job, self._place.session, row.job)
         self._change(row, job_updated=job.updated if isinstance(job, Job) else None)
+        listed = not isinstance(job, Job) or job.state in self._rule.settings.states
+        sooner = "it changes" if listed else self._set_back
+        log.info("job %d: rule %s tries it again in %.0f s, or when %s", row.job, self._rule.name, wait, sooner)
 
-    def give_up(self, row: RuleJob, job: Job | None, reason: str) -> None:
-        """The job is not ours (any more); it may be again when it changes."""
-        log.info("job %d: rule %s leaves it, %s", row.job, self._rule.name, reason)
+    @property
+    def _set_back(self) -> str:
+        return f"its state is set back to {' or '.join(map(repr, self._rule.settings.states))}"
+
+    def give_up(self, row: RuleJob, job: Job | None, reason: str, *, here: bool = False) -> None:
+        """The job is not ours (any more); it may be again when it changes. `here`: nobody at the server wanted that."""
+        held = here and job is not None and job.state == self._rule.held_state
+        more = f"; it goes on when {self._set_back}" if held else ""
+        log.info("job %d: rule %s leaves it, %s%s", row.job, self._rule.name, reason, more)
         if row.marker is not None:
             self._place.claims.clear(row.job, row.marker)
         self._change(row, status="cancelled", error=reason[:500], owed=None, marker=None,
@@ -92,11 +115,11 @@ class Endings:
         session = self._place.session
         try:
             job = find_job(session, row.job)
-            reason = self._rule.taken_back(job)
-            if reason is not None:
-                log.info("job %d: its state is left as it is: %s", row.job, reason)
-            elif job is not None and job.state != owed:
-                set_state(session, row.job, owed)
+            if job is None or job.state != owed:
+                if (reason := self._rule.taken_back(job, failed=row.tries > 0)) is not None:
+                    log.info("job %d: its state is left as it is: %s", row.job, reason)
+                else:
+                    set_state(session, row.job, owed)
         except ServerUnavailable as error:
             log.warning("job %d: its state %r has to wait: %s", row.job, owed, error)
             return
@@ -113,13 +136,14 @@ class Endings:
         job = self._at_server(row.job, "it may be begun again", find_job, self._place.session, row.job)
         if not isinstance(job, Job) or (again and self._rule.unfit(job) is None):
             job = None
-        self.give_up(row, job, reason)
+        self.give_up(row, job, reason, here=not again)
 
     def _look_why(self, row: RuleJob, error: BaseException) -> str | None:
         """A refused upload can mean that the job is somebody else's now: that is no failure."""
         job = self._at_server(row.job, "why it failed stays open", find_job, self._place.session, row.job)
         gone = job is None or isinstance(job, Job)
-        if isinstance(error, ServerError) and gone and (reason := self._rule.taken_back(job)) is not None:
+        reason = self._rule.taken_back(job, failed=row.tries > 0) if gone else None
+        if isinstance(error, ServerError) and reason is not None:
             self._given_up(row, reason, again=True)
             return reason
         self.failed(row, error)

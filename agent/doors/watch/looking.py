@@ -262,4 +262,7 @@ class Looker:
                 self.rest.model_failed(attendant.error)
             elif attendant.error is None:
                 self.rest.worked()
+            elif (wait := self._place.reach.wait) > 0:
+                # What waits for the server goes on with it, not only when it is time for the next look.
+                self._failed(wait)
             self._ended()

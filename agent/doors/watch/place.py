@@ -6,6 +6,7 @@ import logging
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -106,6 +107,8 @@ class Place:
     reach: Reach = field(init=False)
     claims: Claims = field(init=False)
     forgetting: Forgetting = field(init=False)
+    put_off: Counter[tuple[str, int]] = field(default_factory=Counter)
+    """How often a rule's job had to wait for the server since it was last done."""
     _attended: dict[int, Attended] = field(default_factory=dict)
     _visitors: int = 0
     _changed: threading.Condition = field(default_factory=threading.Condition)

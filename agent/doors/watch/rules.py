@@ -77,9 +77,12 @@ class Rule:
 
     # -------------------------------------------------------------- deciding
 
-    def unfit(self, job: Job) -> str | None:
-        """Why the job is none of the rule's, None if it is one (but for its labels and age)."""
-        if job.state not in self.settings.states:
+    def unfit(self, job: Job, *, failed: bool = False) -> str | None:
+        """Why the job is none of the rule's, None if it is one (but for its labels and age).
+
+        `failed`: it may have the state that we gave it when it failed.
+        """
+        if job.state not in self._looked_for(failed):
             return f"its state is {job.state!r}"
         return self._stranger(job)
 
@@ -88,14 +91,21 @@ class Rule:
         since = self._since(now)
         return since is not None and job.updated < since
 
-    def taken_back(self, job: Job | None) -> str | None:
-        """Why a job that we are working on is not ours any more, None if it still is."""
+    def taken_back(self, job: Job | None, *, failed: bool = False) -> str | None:
+        """Why a job that we are working on is not ours any more, None if it still is; `failed` as in `unfit`."""
         if job is None:
             return "the job is gone, or this user may not see it any more"
-        allowed = self.settings.states if self.held_state is None else (self.held_state,)
+        allowed = self._looked_for(failed) if self.held_state is None else (self.held_state,)
         if job.state not in allowed:
             return f"somebody has set the job's state to {job.state!r}"
         return self._stranger(job)
+
+    def _looked_for(self, failed: bool) -> tuple[str, ...]:
+        """States of jobs that are to be had. Nobody can tell who has set the one that says that it failed."""
+        mark = self.settings.state_when_failed
+        if not failed or mark is None or mark == self.held_state:
+            return self.settings.states
+        return (*self.settings.states, mark)
 
     def _stranger(self, job: Job) -> str | None:
         """Why the job can be none of the rule's, whatever its state."""
