@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from agent.cvat.session import Session
 
 Annotations = Mapping[str, Any]
+
+AT_ONCE = 500
+"""Tags and shapes in a call; and of tracks, so many that they have this many keyframes."""
 
 
 def get_annotations(session: Session, job: int) -> dict[str, Any]:
@@ -24,6 +27,21 @@ def alike(one: Annotations, other: Annotations) -> bool:
 def _in_order(item: Annotations) -> dict[str, Any]:
     inner = {part: [_in_order(one) for one in item[part]] for part in ("shapes", "elements") if part in item}
     return {**item, **inner, "attributes": sorted(item.get("attributes", ()), key=lambda one: int(one["spec_id"]))}
+
+
+def portions(items: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """As many tags, shapes or tracks at once as the server takes in good time."""
+    some: list[dict[str, Any]] = []
+    weight = 0
+    for item in items:
+        own = sum(len(part.get("shapes", ())) for part in (item, *item.get("elements", ()))) or 1
+        if some and weight + own > AT_ONCE:
+            yield some
+            some, weight = [], 0
+        some.append(item)
+        weight += own
+    if some:
+        yield some
 
 
 def create(session: Session, job: int, data: Annotations) -> dict[str, Any]:

@@ -90,7 +90,7 @@ def find_job(
     try:
         return get_job(session, job, stop, patience=patience)
     except ServerRefused as error:
-        if error.status == 403 or _says_gone(error):
+        if error.status == 403 or says_gone(error):
             return None
         raise
 
@@ -100,11 +100,12 @@ def is_gone(session: Session, job: int, stop: threading.Event | None = None) -> 
     try:
         get_job(session, job, stop)
     except ServerRefused as error:
-        return _says_gone(error)
+        return says_gone(error)
     return False
 
 
-def _says_gone(error: ServerRefused) -> bool:
+def says_gone(error: ServerRefused) -> bool:
+    """Whether a refusal means that there is no such job."""
     # A proxy says so too, while the server behind it is away.
     return error.status == 404 and error.by_api
 

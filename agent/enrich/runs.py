@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from agent.compose.parts import Opener, Parts
-from agent.cvat.annotations_api import get_annotations, update
+from agent.cvat.annotations_api import get_annotations, portions, update
 from agent.cvat.session import Session
 from agent.cvat.uploads import JobUploads
 from agent.cvat.work import find_work
@@ -27,8 +27,6 @@ from agent.runs.surroundings import Surroundings
 
 MODEL = "enrich"
 """What the ledger calls the model of such a run, before the name of the real one."""
-PER_UPDATE = 500
-"""Shapes; and of tracks, so many that they have this many keyframes."""
 
 
 def enrich_target(
@@ -142,7 +140,7 @@ def _change(
         ledger.note_backup(report.run, backup)
         report.notes.append(f"backup      job {number}: {backup}")
         for kind, items in (("shapes", changes.updated), ("tracks", changes.tracks)):
-            for some in _portions(items):
+            for some in portions(items):
                 update(session, number, {kind: some})
                 ledger.note_changed(report.run, number, kind, [item for item in some if (kind, item["id"]) in job.own])
         if changes.replaced:
@@ -163,21 +161,6 @@ def _changes(ready: Ready, looked: Iterable[Looked], options: EnrichOptions) -> 
     for (number, _), (track, looks) in tracks.items():
         note_track(ready.book, by_job[number][1], track, looks, options)
     return by_job
-
-
-def _portions(items: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """As many at once as the server takes in good time."""
-    some: list[dict[str, Any]] = []
-    weight = 0
-    for item in items:
-        own = sum(len(part.get("shapes", ())) for part in (item, *item.get("elements", ()))) or 1
-        if some and weight + own > PER_UPDATE:
-            yield some
-            some, weight = [], 0
-        some.append(item)
-        weight += own
-    if some:
-        yield some
 
 
 def _recreate(

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agent.cvat.annotations_api import alike, create, get_annotations, update
+from agent.cvat.annotations_api import alike, create, get_annotations, portions, update
+from agent.cvat.jobs import says_gone
 from agent.cvat.session import Session, open_session
-from agent.errors import BadRequest, ConfigError, ServerUnavailable
+from agent.errors import BadRequest, ConfigError, ServerRefused, ServerUnavailable
 from agent.ledger.backups import Backup, read_backup
 from agent.ledger.content import content_key
 from agent.ledger.ledger import KINDS, Ledger
 from agent.runs.surroundings import check_server
 from agent.settings.server import ServerSettings
-
-ITEMS_PER_CALL = 500
-TRACKS_PER_CALL = 20
-"""Which may have many keyframes."""
 
 
 @dataclass(slots=True)
@@ -32,8 +30,13 @@ class RestoreResult:
     changed: int = 0
     """Labels and attributes that are again as they were."""
     kinds: Counter[str] = field(default_factory=Counter)
+    gone: bool = False
+    """Whether there is no such job any more."""
 
     def lines(self) -> Iterator[str]:
+        if self.gone:
+            yield f"job {self.job} no longer exists"
+            return
         parts = ", ".join(f"{count} {kind}" for kind, count in self.kinds.items())
         yield f"job {self.job}: {self.restored} annotations brought back" + (f" ({parts})" if parts else "")
         if self.changed:
@@ -66,13 +69,18 @@ def restore_backup(file: Path, server: ServerSettings, *, values: bool = False) 
     """Creates what a backup of a job holds and the job does not; nothing is removed.
 
     What is there under its old id, changed or not, and what is there with the same content stays as it is. So it can be
-    called again after it broke off. `values`: shapes and tracks under their old ids get their old labels and attributes
-    back.
+    called again after it broke off. A job that is gone is no error. `values`: shapes and tracks under their old ids get
+    their old labels and attributes back.
     """
     backup = read_backup(file)
     with open_session(server.for_run_at(backup.server)) as session:
         check_server(session, backup.server, f"{file}: it belongs to")
-        result = _restore(session, backup, file)
+        try:
+            result = _restore(session, backup, file)
+        except ServerRefused as error:
+            if not says_gone(error):
+                raise
+            return RestoreResult(backup.job, gone=True)
         if values:
             _restore_values(session, backup, result)
         return result
@@ -83,13 +91,13 @@ def _restore(session: Session, backup: Backup, file: Path) -> RestoreResult:
     for kind in KINDS:
         missing = _missing(backup.annotations.get(kind) or [], stored.get(kind) or [])
         result.there += len(backup.annotations.get(kind) or []) - len(missing)
-        for start in range(0, len(missing), ITEMS_PER_CALL):
-            part = missing[start : start + ITEMS_PER_CALL]
+        for part in portions(missing):
             try:
                 create(session, backup.job, {kind: part})
             except ServerUnavailable as error:
+                again = f"`cvat-sidecar runs restore {shlex.quote(str(file))}`"
                 raise ServerUnavailable(
-                    f"{error}; say `cvat-sidecar runs restore {file}` again: what has arrived is not sent twice",
+                    f"{error}; say {again} again: what has arrived is not sent twice",
                     maybe_done=error.maybe_done,
                     may_go_on=error.may_go_on,
                     retry_after=error.retry_after,
@@ -101,12 +109,12 @@ def _restore(session: Session, backup: Backup, file: Path) -> RestoreResult:
 
 def _restore_values(session: Session, backup: Backup, result: RestoreResult) -> None:
     stored = get_annotations(session, backup.job)
-    for kind, at_once in (("shapes", ITEMS_PER_CALL), ("tracks", TRACKS_PER_CALL)):
+    for kind in ("shapes", "tracks"):
         kept = {item["id"]: item for item in backup.annotations.get(kind) or []}
         pairs = [(item, _with_values_of(kept[item["id"]], item)) for item in stored[kind] if item["id"] in kept]
         changed = [old for item, old in pairs if not alike(old, item)]
-        for start in range(0, len(changed), at_once):
-            update(session, backup.job, {kind: changed[start : start + at_once]})
+        for part in portions(changed):
+            update(session, backup.job, {kind: part})
         result.changed += len(changed)
 
 

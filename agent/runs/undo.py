@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.cvat.annotations_api import delete, get_annotations
+from agent.cvat.jobs import says_gone
 from agent.cvat.ours import untouched
 from agent.cvat.session import Session, open_session
 from agent.cvat.uploads import JobUploads
@@ -67,7 +68,7 @@ def _undo_job(session: Session, book: Ledger, run: str, job: int, changed_too: b
         JobUploads(session, book, run, job, wait=time.sleep).adopt()
         stored = get_annotations(session, job)
     except ServerRefused as error:
-        if error.status != 404:
+        if not says_gone(error):
             raise
         result.jobs_gone += 1
         return

@@ -214,6 +214,27 @@ class TestRestore:
         assert run(sandbox, "runs", "restore", file) == 0
         assert self.content(session, job) == before
 
+    def test_a_task_that_is_gone_does_not_keep_the_others_from_theirs(self, sandbox, session, model, capsys):
+        made = session.request("POST", "/api/projects", body={"name": "p", "labels": [{"name": "thing"}]})
+        project = made.json()["id"]
+        tasks = [make_image_task(session, count=1, project=project, labels=None) for _ in range(2)]
+        jobs, before = [], []
+        for number in tasks:
+            (work,) = find_work(session, Target("task", number))
+            jobs.append(work.jobs[0].id)
+            box = {"type": "rectangle", "points": [5, 5, 30, 30], "source": "manual", "frame": 0}
+            create(session, jobs[-1], {"shapes": [{**box, "label_id": work.labels[0].id}]})
+            before.append(self.content(session, jobs[-1]))
+        assert run(sandbox, "annotate", "--project", project, "--model", model(), "--replace", "all") == 0
+        session.request("DELETE", f"/api/tasks/{tasks[0]}")
+        assert run(sandbox, "runs", "undo", last_run().id) == 0
+        capsys.readouterr()
+        assert run(sandbox, "runs", "restore", last_run().id) == 0
+        told = capsys.readouterr().out
+        assert f"job {jobs[0]} no longer exists" in told
+        assert f"job {jobs[1]}: 1 annotations brought back" in told
+        assert self.content(session, jobs[1]) == before[1]
+
     @pytest.mark.parametrize("text", ["", "{}", '{"server": 1, "job": 1, "annotations": {}}', "[1]"])
     def test_what_is_no_backup_is_told(self, sandbox, session, tmp_path, text, capsys):
         file = tmp_path / "no-backup.json"

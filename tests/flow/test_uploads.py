@@ -298,3 +298,12 @@ class TestUndo:
         session.request("DELETE", f"/api/tasks/{job.task}")
         assert undo_run(run, session.settings, ledger.path).jobs_gone == 1
         assert ledger.run(run).status == "undone"
+
+    def test_a_page_of_a_proxy_does_not_mean_that_a_job_is_gone(self, sandbox, session, ledger, job):
+        run = begin(ledger, session)
+        uploads(session, ledger, run, job).add([0], job.payload(0))
+        sandbox.faults.add(path=rf"/api/jobs/{job.id}/annotations", status=404, headers={"Content-Type": "text/html"})
+        with pytest.raises(ServerRefused):
+            undo_run(run, session.settings, ledger.path)
+        assert ledger.run(run).status != "undone"
+        assert undo_run(run, session.settings, ledger.path).removed == 2
