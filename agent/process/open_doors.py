@@ -45,6 +45,8 @@ class OpenDoors:
         self._doors: dict[str, Door] = {}
         self._end: str | None = None
         """What the doors were told last, `drain` or `close`: no other may open any more."""
+        self._behind: dict[str, str] = {}
+        """Why a door goes on with the settings that it had."""
         self._lock, self._opening = threading.Lock(), threading.Lock()
 
     def all(self) -> list[Door]:
@@ -81,9 +83,13 @@ class OpenDoors:
         for door in going:
             log.info("door %s: takes nothing new, and closes", door.name)
             threading.Thread(target=self._retire, args=(door,), name=f"retire-{door.name}", daemon=True).start()
-        for door in staying.values():
-            _try(door, "reload")
+        # A door that takes the settings is behind no more, and one that is gone was.
+        self._behind = {name: why for name, door in staying.items() if (why := _try(door, "reload")) is not None}
         self.open_missing()
+
+    def behind(self) -> list[str]:
+        """The doors that could not take the settings that hold, a line each."""
+        return [f"door {name}: it goes on as it was: {why}" for name, why in self._behind.items()]
 
     def open_missing(self) -> None:
         """Opens what service.toml names and is not open; what cannot be now, may be later: a port can come free."""
@@ -141,11 +147,14 @@ def _maker(name: str) -> MakeDoor:
     return made
 
 
-def _try(door: Door, what: str) -> None:
-    """One door that fails must not keep the others from hearing of it."""
+def _try(door: Door, what: str) -> str | None:
+    """Why it could not be; one door that fails must not keep the others from hearing of it."""
     try:
         getattr(door, what)()
     except SidecarError as error:
         log.error("door %s: it cannot %s: %s", door.name, what, error)
+        return str(error)
     except Exception:
         log.exception("door %s: it cannot %s", door.name, what)
+        return "see the log"
+    return None

@@ -91,10 +91,12 @@ class Service:
             self._web.close()
             raise
         self.stopping = False
+        self._refused: list[str] = []
+        """What was wrong with service.toml when it was read last."""
         self._doors = OpenDoors(self.shared, doors)
         self._housekeeping = Housekeeping(self.shared, also=self._open_missing)
-        self._view = View(self.shared, self.doors, self.obstacles, self._redact, Undoing(self.shared))
-        self._metrics.watch(self.shared, self.doors, self._view.began)
+        self._view = View(self.shared, self.doors, self.obstacles, self.not_taken, self._redact, Undoing(self.shared))
+        self._metrics.watch(self.shared, self.doors, self.not_taken, self._view.began)
         self._guard = Guard(_password(config), config.service.allowed_hosts)
 
     # ---------------------------------------------------------------- looking
@@ -113,6 +115,10 @@ class Service:
         shut = [name for name in wanted_doors(self.shared.config) if self._doors.get(name) is None]
         missing = [f"door {name}: it is shut; see the log" for name in shut]
         return missing + obstacles(self.shared.pool, self.doors(), stopping=self.stopping)
+
+    def not_taken(self) -> list[str]:
+        """Why what stands in service.toml is not what holds; it goes with the next reading that is taken."""
+        return self._refused + self._doors.behind()
 
     def busy(self) -> bool:
         """Whether something is held that is to be finished."""
@@ -142,9 +148,11 @@ class Service:
                 new, waiting = in_effect(old, self._read())
                 check(new)
             except (SidecarError, OSError) as error:
-                for text in error.mistakes if isinstance(error, ConfigError) else (error,):
+                self._refused = [*error.mistakes] if isinstance(error, ConfigError) else [str(error)]
+                for text in self._refused:
                     log.error("service.toml is not taken, everything stays as it is: %s", text)
                 return False
+            self._refused = []
             lines = changes(old, new)
             log.info("service.toml was read again: %s", f"{len(lines)} changes" if lines else "nothing new for now")
             for line in lines:

@@ -71,9 +71,15 @@ class Metrics:
         self._batches.labels(model).observe(frames)
         self._stages.labels(model, "model").inc(max(0.0, seconds))
 
-    def watch(self, shared: Shared, doors: Callable[[], Sequence[Door]], began: float) -> None:
-        """Adds what is read when somebody asks: models, lanes, doors, memory."""
-        self.registry.register(_Now(shared, doors, began))
+    def watch(
+        self,
+        shared: Shared,
+        doors: Callable[[], Sequence[Door]],
+        not_taken: Callable[[], Sequence[str]],
+        began: float,
+    ) -> None:
+        """Adds what is read when somebody asks: models, lanes, doors, memory, whether service.toml holds."""
+        self.registry.register(_Now(shared, doors, not_taken, began))
 
     def text(self) -> bytes:
         """All of it in Prometheus' text format."""
@@ -86,8 +92,14 @@ class Metrics:
 class _Now(Collector):
     """What the service can tell of itself at this moment."""
 
-    def __init__(self, shared: Shared, doors: Callable[[], Sequence[Door]], began: float) -> None:
-        self._shared, self._doors, self._began = shared, doors, began
+    def __init__(
+        self,
+        shared: Shared,
+        doors: Callable[[], Sequence[Door]],
+        not_taken: Callable[[], Sequence[str]],
+        began: float,
+    ) -> None:
+        self._shared, self._doors, self._not_taken, self._began = shared, doors, not_taken, began
 
     def describe(self) -> Iterable[Metric]:
         return ()
@@ -100,6 +112,8 @@ class _Now(Collector):
         yield _gauge("embeddings_limit_bytes", "What they may keep.", (), [((), embeddings.limit)])
         yield _gauge("resident_bytes", "Memory that the process holds.", (), [((), resident_bytes())])
         yield _gauge("start_time_seconds", "When it began, since the epoch.", (), [((), self._began)])
+        taken = float(not self._not_taken())
+        yield _gauge("configuration_taken", "Whether service.toml holds as it was read last.", (), [((), taken)])
         health = [((door.name,), float(health_of(door).ok)) for door in self._doors()]
         yield _gauge("door_healthy", "Whether a door can do its work.", ("door",), health)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -64,8 +64,16 @@ def _service(values: Values, token: str) -> Child:
     return [
         tag("p", "The service is ", state, "."),
         tag("ul", [tag("li", line) for line in values["obstacles"]]) if values["obstacles"] else None,
+        _not_taken(values["not_taken"]),
         tag("dl", [tag("div", tag("dt", name), tag("dd", value)) for name, value in facts]),
     ]
+
+
+def _not_taken(lines: Sequence[str]) -> Child:
+    if not lines:
+        return None
+    text = "service.toml was changed, and is not taken; what held before still does:"
+    return [tag("p", text, class_="bad", role="alert"), tag("ul", [tag("li", line) for line in lines])]
 
 
 def _doors(values: Values, token: str) -> Child:

@@ -31,6 +31,8 @@ class View:
     shared: Shared
     doors: Callable[[], Sequence[Door]]
     obstacles: Callable[[], list[str]]
+    not_taken: Callable[[], list[str]]
+    """Why service.toml, as it stands, does not hold."""
     redact: Redactor
     undoing: Undoing
     began: float = field(default_factory=time.time)
@@ -62,6 +64,7 @@ def status(view: View) -> dict[str, Any]:
         "seconds_up": round(time.time() - view.began),
         "ready": not obstacles,
         "obstacles": obstacles,
+        "not_taken": view.not_taken(),
         "doors": [{"name": door.name, **dataclasses.asdict(health_of(door))} for door in view.doors()],
         "lanes": [{"name": lane.name, "places": lane.places, "taken": lane.taken} for lane in lanes],
         "embeddings": {"bytes": shared.embeddings.bytes, "limit": shared.embeddings.limit},
