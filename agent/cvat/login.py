@@ -18,6 +18,7 @@ from agent.settings.server import ServerSettings
 
 log = logging.getLogger(__name__)
 
+LOGIN_PATH = "/api/auth/login"
 CONNECTIONS = 16
 """As many threads may call at once without opening and closing connections."""
 
@@ -56,7 +57,7 @@ def authorization(settings: ServerSettings, post: Callable[[str, Mapping[str, An
             "login: got neither a token nor a user, allowed: a personal access token in $CVAT_ACCESS_TOKEN,"
             " --auth USER:PASS, --profile NAME, or [cvat] in service.toml"
         )
-    key = (post("/api/auth/login", {"username": settings.user, "password": settings.password}) or {}).get("key")
+    key = (post(LOGIN_PATH, {"username": settings.user, "password": settings.password}) or {}).get("key")
     if not key:
         raise ServerRefused("login: the server gives no token for a password; use a personal access token", status=200)
     return {"Authorization": f"Token {key}"}
@@ -65,6 +66,14 @@ def authorization(settings: ServerSettings, post: Callable[[str, Mapping[str, An
 def has_login(settings: ServerSettings) -> bool:
     """Whether it is said who we are; whether that is right, only the server knows."""
     return bool(settings.token or (settings.user and settings.password) or _profile_token(settings))
+
+
+def who(settings: ServerSettings) -> str:
+    """Who we say that we are, and where the secret for it is; never the secret."""
+    if settings.profile is not None:
+        return f"the profile {settings.profile!r}"
+    name = f"the user {settings.user!r}" if settings.user else "the holder of a token"
+    return f"{name} ({settings.secret_from})" if settings.secret_from else name
 
 
 def renewable(settings: ServerSettings) -> bool:

@@ -19,7 +19,7 @@ from cvat_sdk.version import VERSION
 
 from agent.cvat.calls import Call, Reply, Stream, answer, open_stream
 from agent.cvat.failures import Failure
-from agent.cvat.login import authorization, make_client, renewable
+from agent.cvat.login import LOGIN_PATH, authorization, make_client, renewable, who
 from agent.errors import RequestCancelled
 from agent.settings.server import ServerSettings
 
@@ -144,6 +144,8 @@ class Session:
                 if failure.status == 401 and renew and self._log_in(beyond=logins, retries=retries):
                     renew = False
                     continue
+                if failure.status == 401 or (failure.status == 400 and call.path == LOGIN_PATH):
+                    what = f"{what} as {who(self.settings)}"
                 maybe_done = maybe_done or failure.maybe_done
                 again = failure.retry and (safe or not failure.maybe_done) and not self._stop.is_set()
                 error = failure.error(what, attempt + 1, maybe_done=maybe_done)

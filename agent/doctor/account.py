@@ -41,9 +41,11 @@ def _login(patient: Patient) -> Finding:
         if error.status not in (400, 401, 403):
             raise
         if settings.user:
-            mend = f"put right the password of {settings.user}; can this user log in with a browser?"
+            place = f" ({settings.secret_from})" if settings.secret_from else ""
+            mend = f"put right the password of {settings.user}{place}; can this user log in with a browser?"
             return failed("the server does not accept the user and password", mend)
-        mend = "make a personal access token on CVAT's profile page, and put it where token_env or token_file says"
+        place = settings.secret_from or "token_env or token_file"
+        mend = f"make a personal access token on CVAT's profile page, and put it where {place} says"
         return failed("the server does not accept the token", mend)
     patient.username = str(told["username"])
     kind = "an administrator" if told.get("is_superuser") else "an ordinary user"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from agent.settings.server import ServerSettings
 from agent.settings.service import is_loopback
 from agent.settings.tables import Config
 
@@ -44,9 +45,17 @@ def in_effect(old: Config, new: Config) -> tuple[Config, list[str]]:
         waiting.append("gateway.host")
         new = dataclasses.replace(new, gateway=dataclasses.replace(new.gateway, host=old.gateway.host))
     if old.server != new.server:
-        waiting.append("cvat")
+        waiting += _keys_of_cvat(old.server, new.server)
         new = dataclasses.replace(new, server=old.server)
     return new, waiting
+
+
+def _keys_of_cvat(old: ServerSettings, new: ServerSettings) -> list[str]:
+    """The keys of [cvat] that differ; of a secret, the key that says where it is."""
+    names = [part.name for part in dataclasses.fields(old) if part.compare]
+    changed = [name for name in names if getattr(old, name) != getattr(new, name)]
+    secret = (new.secret_from or old.secret_from).partition(" ")[0]
+    return list(dict.fromkeys(f"cvat.{secret if secret and n in ('password', 'token') else n}" for n in changed))
 
 
 def _differences(place: str, old: Any, new: Any) -> list[str]:

@@ -29,6 +29,8 @@ class ServerSettings:
     password: str | None = field(default=None, repr=False)
     token: str | None = field(default=None, repr=False)
     """A personal access token."""
+    secret_from: str = field(default="", compare=False)
+    """Where the password or the token came from, as service.toml says it: `password_env BOT_PASSWORD`."""
     profile: str | None = None
     """A profile saved by cvat-cli; cannot stand beside host, port or credentials."""
     organization: str | None = None
@@ -79,14 +81,18 @@ def server_of(tables: dict[str, Any], file: Path | None, **given: Any) -> Server
         for name in ("host", "port", "user"):
             if name in given:
                 raise ConfigError(f"--profile: got --profile and a {name}, allowed: one of them")
-        settings = {k: v for k, v in settings.items() if k not in ("host", "port", "user", "password", "token")}
+        settings = {
+            k: v for k, v in settings.items() if k not in ("host", "port", "user", "password", "token", "secret_from")
+        }
     if given.keys() & {"user", "host", "port"}:
         settings.pop("profile", None)
     if "user" in given:
         settings.pop("token", None)
+    if given.keys() & {"user", "password"}:
+        settings.pop("secret_from", None)
     settings |= given
     if not {"user", "token", "profile"} & settings.keys() and (token := os.environ.get("CVAT_ACCESS_TOKEN")):
-        settings["token"] = token
+        settings |= {"token": token, "secret_from": "$CVAT_ACCESS_TOKEN"}
     return ServerSettings(**settings)
 
 
@@ -141,7 +147,7 @@ def _setting(file: Path, key: str, value: Any) -> dict[str, Any]:
         return {key: file.parent / value}
     secret, _, source = key.rpartition("_")
     read = {"env": _from_environment, "file": _from_file}.get(source)
-    return {key: value} if read is None else {secret: read(file, key, value)}
+    return {key: value} if read is None else {secret: read(file, key, value), "secret_from": f"{key} {value}"}
 
 
 def _check_key(file: Path, key: str, value: Any) -> None:

@@ -16,9 +16,16 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Minutes = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
-Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
-Hostname = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
-Clock = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
+_ID, _HOSTNAME, _CLOCK = r"^[A-Za-z0-9_.-]{1,64}$", r"^[A-Za-z0-9_.-]+$", r"^([01]\d|2[0-3]):[0-5]\d$"
+FORMS = {
+    _ID: "1 to 64 letters (a to z), digits, '_', '.' and '-', like 'night-2'",
+    _HOSTNAME: "a name alone: letters (a to z), digits, '_', '.' and '-', like 'sidecar.example'",
+    _CLOCK: "a time of the day from 00:00 to 23:59, like '22:00' or '06:30'",
+}
+"""What the patterns of texts mean, for a person."""
+Id = Annotated[str, Field(pattern=_ID)]
+Hostname = Annotated[str, Field(pattern=_HOSTNAME)]
+Clock = Annotated[str, Field(pattern=_CLOCK)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from agent.errors import ConfigError
+from agent.settings.tables import FORMS
 
 T = TypeVar("T")
 
@@ -62,6 +63,8 @@ def _text(error: Mapping[str, Any]) -> str:
 
 def _allowed(error: Mapping[str, Any]) -> str:
     context: Mapping[str, Any] = error.get("ctx") or {}
+    if (form := FORMS.get(context.get("pattern", ""))) is not None:
+        return form
     words = {
         "greater_than": "more than {gt:g}",
         "greater_than_equal": "{ge:g} or more",

@@ -307,6 +307,26 @@ def test_a_worker_of_an_organization_reads_who_may_make_functions(sandbox, place
     assert "this user may not make functions in the organization 'team': supervisors" in place.run("register", code=3)
 
 
+@pytest.mark.parametrize(
+    ("login", "who"),
+    [
+        ('user = "bot"\npassword_env = "BOT_PASSWORD"', "as the user 'bot' (password_env BOT_PASSWORD): "),
+        ('user = "bot"\npassword_file = "word"', "as the user 'bot' (password_file word): "),
+        ('token_env = "BOT_PASSWORD"', "as the holder of a token (token_env BOT_PASSWORD): "),
+        ("", "as the holder of a token ($CVAT_ACCESS_TOKEN): "),
+    ],
+)
+def test_a_refused_login_names_who_and_where_the_secret_is(sandbox, place, monkeypatch, login, who):
+    for name in ("BOT_PASSWORD", "CVAT_ACCESS_TOKEN"):
+        monkeypatch.setenv(name, "wrong-word")
+    (place.folder / "word").write_text("wrong-word")
+    place.write(sandbox.url, {"tracker": "function_id = 1"})
+    place.file.write_text(place.file.read_text().replace('user = "bot"\npassword_env = "BOT_PASSWORD"', login))
+    said = place.run("register", code=3)
+    assert who in said
+    assert "wrong-word" not in said
+
+
 def test_models_of_other_doors_are_left_out(sandbox, place):
     place.write(sandbox.url, {"detector": 'doors = ["gateway"]', "tracker": 'name = "Follows"'})
     (row,) = place.run("register")

@@ -258,6 +258,35 @@ class TestReadingAgain:
         assert "everything stays as it is" in caplog.text
         assert service.page.get("/healthz").status_code == 200
 
+    def test_a_file_that_is_not_taken_is_on_the_page_until_one_is(self, service):
+        service.page.until(lambda now: now["ready"])
+        assert service.page.status()["not_taken"] == []
+        assert "\ncvat_sidecar_configuration_taken 1.0" in service.page.get("/metrics").text
+        self.change(service, ("[queue]", "[queue]\nnonsense = 1\n[gateway]\nallow = ['10.0.0.0/33']"))
+        assert not service.service.reload()
+        first, second = service.page.status()["not_taken"]
+        assert "queue: unknown key 'nonsense'" in first
+        assert "gateway: allow: got '10.0.0.0/33'" in second
+        assert "is not taken; what held before still does" in service.page.get("/").text
+        assert "10.0.0.0/33" in service.page.get("/").text
+        assert "\ncvat_sidecar_configuration_taken 0.0" in service.page.get("/metrics").text
+        assert service.page.get("/readyz").status_code == 200
+        self.change(service, ("\nnonsense = 1\n[gateway]\nallow = ['10.0.0.0/33']", ""))
+        assert service.service.reload()
+        assert service.page.status()["not_taken"] == []
+        assert "is not taken" not in service.page.get("/").text
+
+    def test_so_is_a_door_that_goes_on_with_what_it_had(self, service):
+        service.page.until(lambda now: now["ready"])
+        service.door.refuses = ConfigError("gateway: cannot listen on 127.0.0.1:80: it is taken")
+        assert service.service.reload()
+        told = ["door queue: it goes on as it was: gateway: cannot listen on 127.0.0.1:80: it is taken"]
+        assert service.page.status()["not_taken"] == told
+        assert service.page.get("/readyz").status_code == 200
+        service.door.refuses = None
+        assert service.service.reload()
+        assert service.page.status()["not_taken"] == []
+
     def test_a_file_that_is_gone_is_told_and_ignored(self, service, caplog):
         service.file.unlink()
         assert not service.service.reload()
@@ -266,10 +295,18 @@ class TestReadingAgain:
     def test_what_needs_a_restart_is_named(self, service, caplog):
         self.change(service, ("port = 0", "port = 1234\nbatch_lanes = 7"), ("cvat.test", "other.test"))
         assert service.service.reload()
-        for key in ("service.port", "service.batch_lanes", "cvat"):
+        for key in ("service.port", "service.batch_lanes", "cvat.host"):
             assert f"changed, but needs a restart: {key}" in caplog.text
         assert service.shared.config.service.port == 0
         assert service.page.get("/healthz").status_code == 200
+
+    def test_each_key_of_the_login_is_named_and_no_secret(self, service, caplog, monkeypatch):
+        monkeypatch.setenv("OTHER_PASSWORD", "another-word")
+        self.change(service, ("BOT_PASSWORD", "OTHER_PASSWORD"), ('user = "bot"', 'user = "eve"\ntimeout = 7'))
+        assert service.service.reload()
+        told = [text for text in caplog.messages if "needs a restart" in text]
+        assert [text.rpartition(": ")[2] for text in told] == ["cvat.user", "cvat.password_env", "cvat.timeout"]
+        assert "another-word" not in caplog.text
 
     def test_doors_come_and_go(self, service, caplog):
         caplog.set_level(logging.INFO)

@@ -193,7 +193,7 @@ ONE = '[[models]]\nid = "a"\nmodel = "x:y"\n'
         ("[gateway]\ndirect_ports = 65535\n" + ONE + ONE.replace('"a"', '"b"'), "gateway: direct_ports: got 65535 to"),
         ("[[models]]\nid = 'a'", "models 'a': the key 'model' is missing"),
         ("[[models]]\nmodel = 'x:y'", "models: the key 'id' is missing"),
-        ("[[models]]\nid = 'a b'\nmodel = 'x:y'", "models 'a b': id: got 'a b', allowed: text of the form "),
+        ("[[models]]\nid = 'a b'\nmodel = 'x:y'", "models 'a b': id: got 'a b', allowed: 1 to 64 letters (a to z)"),
         (ONE + "threshold = 1.5", "models 'a': threshold: got 1.5, allowed: 1 or less"),
         (ONE + "doors = ['door']", "models 'a': doors[0]: got 'door', allowed: 'queue' or 'gateway'"),
         (ONE + "options = 3", "models 'a': options: got 3, allowed: a table"),
@@ -201,11 +201,12 @@ ONE = '[[models]]\nid = "a"\nmodel = "x:y"\n'
         (ONE + "[[rules]]\nname = 'r'\nmodel = 'b'", "rules 'r': model: got 'b', allowed: an id of [[models]]: a"),
         ("[[rules]]\nname = 'r'\nmodel = 'b'", "rules 'r': model: got 'b', allowed: an id of [[models]]: none is"),
         (ONE + "[[rules]]\nname = 'r'\nmodel = 'a'\n" * 2, "rules: 'r' is there 2 times, allowed: once"),
-        (ONE + "[[rules]]\nname = 'r'\nmodel = 'a'\nquiet_hours = ['1', '2']", "rules 'r': quiet_hours[0]: got '1', "),
+        (ONE + "[[rules]]\nname = 'r'\nmodel = 'a'\nquiet_hours = ['1', '2']",
+         "rules 'r': quiet_hours[0]: got '1', allowed: a time of the day from 00:00 to 23:59, like '22:00' or '06:30'"),
         (ONE + "[[rules]]\nname = 'r'\nmodel = 'a'\nquiet_hours = ['01:00']", "rules 'r': "),
         ("[service]\nhost = '0.0.0.0'", "service: secret_env: got none, allowed: the name of a variable with a passw"),
         ("[service]\nhost = 'sidecar.test'", "service: secret_env: got none, allowed: the name of a variable with a"),
-        ("[service]\nallowed_hosts = ['http://a']", "service: allowed_hosts[0]: got 'http://a', allowed: "),
+        ("[service]\nallowed_hosts = ['http://a']", "service: allowed_hosts[0]: got 'http://a', allowed: a name alone"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_in_one_line_with_the_key(tmp_path, text, said):
@@ -403,7 +404,7 @@ class TestInEffect:
         text = text.replace("cvat.test", "other.test").replace("grace_seconds = 0", "grace_seconds = 9")
         config, waiting = in_effect(old, load(tmp_path, text))
         assert waiting == [
-            "service.port", "service.state_dir", "service.batch_lanes", "cvat",
+            "service.port", "service.state_dir", "service.batch_lanes", "cvat.host",
         ]  # fmt: skip
         assert (config.service.port, config.service.batch_lanes) == (0, 3)
         assert (config.gateway.port, config.service.grace_seconds) == (8072, 9), "the rest is in effect"
