@@ -24,7 +24,12 @@ def checks(config: Config) -> list[Check]:
     return [
         Check(SERVER, _server, needs=(ORGANIZATION,)),
         *(
-            Check(f"queue.function {model.id}", partial(_function, model=model), needs=(STATE, SERVER))
+            # Registering a model that cannot be loaded would mend nothing.
+            Check(
+                f"queue.function {model.id}",
+                partial(_function, model=model),
+                needs=(STATE, SERVER, f"models.options {model.id}"),
+            )
             for model in models
         ),
     ]

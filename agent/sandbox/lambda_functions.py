@@ -171,11 +171,17 @@ def interaction_points(sent: JSON, name: str) -> JSON:
         absent = "pos_points" if "pos_points" not in sent else "neg_points"
         raise Refusal(400, f"`{name}` lambda function was run with wrong arguments ('{absent}')")
     left, top = (sent["roi"][0], sent["roi"][1]) if sent.get("roi") else (0, 0)
-    moved = {
-        key: [[point[0] - left, point[1] - top] for point in sent.get(key) or []]
-        for key in ("pos_points", "neg_points", "obj_bbox")
-    }
+    moved = {}
+    for key in ("pos_points", "neg_points", "obj_bbox"):
+        points = sent.get(key) or []
+        if not isinstance(points, list) or not all(map(_is_point, points)):
+            raise Refusal(400, f"`{name}` lambda function was run with wrong arguments ('{key}')")
+        moved[key] = [[point[0] - left, point[1] - top] for point in points]
     return {**moved, "obj_bbox": moved["obj_bbox"] or None}
+
+
+def _is_point(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(number, int | float) for number in value)
 
 
 def _interact(state: State, function: JSON, shown: JSON, task: Task, data: Data, frame: int, sent: JSON) -> Any:

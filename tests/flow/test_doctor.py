@@ -262,7 +262,7 @@ def test_a_wrong_password(tmp_path, sandbox, monkeypatch):
     monkeypatch.setenv("BOT_PASSWORD", "wrong-word")
     found = examined(written(tmp_path, sandbox.url))
     assert found.failed == {"server.login"}
-    assert "password of bot" in found["server.login"]
+    assert "password of bot (password_env BOT_PASSWORD)" in found["server.login"]
     assert not any("wrong-word" in str(line) for line in found.lines.values())
 
 
@@ -271,6 +271,7 @@ def test_a_wrong_token(tmp_path, sandbox, monkeypatch):
     found = examined(written(tmp_path, sandbox.url, cvat='token_env = "DOCTORS_TOKEN"'))
     assert found.failed == {"server.login"}
     assert "does not accept the token -> make a personal access token" in found["server.login"]
+    assert "where token_env DOCTORS_TOKEN says" in found["server.login"]
 
 
 def test_a_token_that_may_only_read(tmp_path, sandbox, session, task, monkeypatch):
@@ -390,6 +391,13 @@ def test_a_function_that_was_deleted(tmp_path, sandbox, session, task):
     found = examined(written(tmp_path, sandbox.url, more="[queue]"))
     assert found.failed == {"queue.function face"}
     assert "is not there any more" in found["queue.function face"]
+
+
+def test_a_model_that_cannot_have_its_options_is_told_once(tmp_path, sandbox, session, task):
+    model = "options = { zebra = 1 }"
+    found = examined(written(tmp_path, sandbox.url, more="[queue]", model=model), adapters=True)
+    assert found.failed == {"models.options face"}
+    assert "models.options face failed" in found["queue.function face"]
 
 
 def test_a_function_that_does_not_fit(tmp_path, sandbox, session, task):

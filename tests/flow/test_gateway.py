@@ -267,6 +267,14 @@ def test_what_cvat_would_refuse_never_leaves(stage):
     assert mask["mask"] == [*[1] * (20 * 20), 300, 220, 319, 239]
 
 
+@pytest.mark.parametrize("wrong", [{"pos_points": "abc"}, {"neg_points": [[1]]}, {"obj_bbox": [["1", 2], [3, 4]]}])
+def test_points_that_are_none_are_the_callers_mistake(client, wrong):
+    asked = {"task": client.task(files(1)), "frame": 0, "pos_points": [[1, 2]], "neg_points": [], **wrong}
+    answer = client.post("/api/lambda/functions/clicker", json=asked)
+    assert (answer.status_code, next(iter(wrong)) in answer.text) == (400, True)
+    assert "Traceback" not in answer.text
+
+
 def test_an_interactor_answers_clicks_and_boxes_with_masks(client):
     task = client.task(files(2))
     job = client.jobs(task)[0]["id"]
