@@ -31,7 +31,8 @@ class TestReading:
             tmp_path, 'options = { frames = "every:2", mapping = { a = "b", c = "" }, label_map = "mine.toml" }'
         )
         options = rule.options
-        assert (options.model, options.device, options.threshold, options.rule) == ("local:x.onnx", "cpu", 0.4, "r")
+        assert (options.model, options.device) == (f"local:{tmp_path / 'x.onnx'}", "cpu")
+        assert (options.threshold, options.rule) == (0.4, "r")
         assert (options.selection, options.mapping, options.replace) == ("every:2", {"a": "b", "c": None}, "rule")
         assert options.label_map == str(tmp_path / "mine.toml")
         assert read(tmp_path, "options = { threshold = 0.7 }").options.threshold == 0.7
