@@ -144,7 +144,7 @@ def _change(
                 update(session, number, {kind: some})
                 ledger.note_changed(report.run, number, kind, [item for item in some if (kind, item["id"]) in job.own])
         if changes.replaced:
-            _recreate(session, ledger, report, number, changes, around)
+            _recreate(session, ledger, report, number, changes, options, around)
 
 
 def _changes(ready: Ready, looked: Iterable[Looked], options: EnrichOptions) -> dict[int, tuple[JobPlaces, Changes]]:
@@ -164,10 +164,12 @@ def _changes(ready: Ready, looked: Iterable[Looked], options: EnrichOptions) -> 
 
 
 def _recreate(
-    session: Session, ledger: Ledger, report: RunReport, job: int, changes: Changes, around: Surroundings
-) -> None:
+    session: Session, ledger: Ledger, report: RunReport, job: int, changes: Changes, options: EnrichOptions,
+    around: Surroundings,
+) -> None:  # fmt: skip
     assert report.run is not None
-    uploads = JobUploads(session, ledger, report.run, job, wait=around.wait)
+    # The server may be waited for: what somebody changes in that time stays.
+    uploads = JobUploads(session, ledger, report.run, job, wait=around.wait, keep_changed=options.of != "all")
     frames = sorted({shape["frame"] for shape in changes.created})
     payload: dict[str, list[dict[str, Any]]] = {"tags": [], "shapes": changes.created, "tracks": []}
     uploads.add(frames, payload, [("shapes", number) for number, _ in changes.replaced])

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import threading
 from contextlib import contextmanager
 
 import numpy as np
@@ -207,6 +208,29 @@ def test_what_somebody_changes_meanwhile_stays(session, scene, enrich):
     assert shapes[moved["id"]]["points"] == [20, 20, 70, 45]
     assert shapes[moved["id"]]["label_id"] == moved["label_id"]
     assert len({shape["label_id"] for shape in shapes.values()}) == 2
+
+
+def test_what_somebody_changes_while_the_server_is_waited_for_stays(sandbox, session, scene, tmp_path):
+    task, now, work = scene
+    first = work.jobs[0].id
+    update(session, first, {"shapes": [{**shape, "source": "auto"} for shape in now()[:3]]})
+    moved = {**now()[1], "points": [20, 20, 70, 45], "source": "semi-auto"}
+
+    class Person(threading.Event):
+        """Whoever waits for the server gives a person time for a change."""
+
+        def wait(self, timeout=None):
+            update(session, first, {"shapes": [moved]})
+            return False
+
+    sandbox.faults.add(method="PATCH", path="/annotations$", cut=True)
+    around = Surroundings(server=session.settings, ledger=tmp_path / "ledger.sqlite3", stop=Person())
+    options = EnrichOptions(model="boxes", gives="mask", of="auto", into="blob")
+    report = enrich_target(Target("task", task), options, around, device="cpu", params={}, opener=opener)
+    shapes = get_annotations(session, first)["shapes"]
+    left = [(shape["id"], shape["points"]) for shape in shapes if shape["type"] == "rectangle"]
+    assert left == [(moved["id"], moved["points"])]
+    assert (len(shapes), report.removed) == (4, 2)
 
 
 def test_a_reader_writes_what_it_reads(scene, enrich):
