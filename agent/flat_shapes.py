@@ -14,7 +14,7 @@ from agent.errors import BadRequest
 from agent.ledger.content import DIGITS
 
 MASK_PIXELS = 150_000_000
-"""A mask in a larger box is refused before it is decoded."""
+"""Of the masks of a request together; one in a larger box is refused before it is decoded."""
 
 
 def read_shape(raw: Any) -> Shape:
@@ -23,7 +23,7 @@ def read_shape(raw: Any) -> Shape:
     if not isinstance(kind, str) or kind not in _MAKERS:
         raise BadRequest(f"shape: got the type {kind!r}, allowed: {', '.join(_MAKERS)}")
     points = raw.get("points")
-    if not isinstance(points, Sequence) or isinstance(points, str) or not all(map(_is_number, points)):
+    if not isinstance(points, Sequence) or isinstance(points, str) or not all(map(is_number, points)):
         raise BadRequest(f"{kind}: points: got {type(points).__name__}, allowed: a list of numbers")
     try:
         return _MAKERS[kind](tuple(map(float, points)))
@@ -95,7 +95,8 @@ _MAKERS: Mapping[str, Callable[[tuple[float, ...]], Shape]] = {
 }
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether JSON's value is a finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     try:

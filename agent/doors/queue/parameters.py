@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from agent.contract import Mask, Prompts, Rectangle, Shape
 from agent.errors import BadRequest
-from agent.flat_shapes import MASK_PIXELS, read_shape
+from agent.flat_shapes import MASK_PIXELS, is_number, read_shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +162,7 @@ def _wishes(raw: Mapping[str, Any]) -> Wishes:
     mapping, threshold = raw.get("mapping"), raw.get("threshold")
     if not (mapping is None or isinstance(mapping, Mapping)):
         raise BadRequest(f"mapping: got {_short(mapping)}, allowed: an object of labels")
-    if threshold is not None and not (_is_number(threshold) and 0 <= threshold <= 1):
+    if threshold is not None and not (is_number(threshold) and 0 <= threshold <= 1):
         raise BadRequest(f"threshold: got {_short(threshold)}, allowed: 0 to 1, or null")
     polygons = raw.get("conv_mask_to_poly")
     if not (polygons is None or isinstance(polygons, bool)):
@@ -174,7 +173,7 @@ def _wishes(raw: Mapping[str, Any]) -> Wishes:
 def _region(raw: Mapping[str, Any]) -> Region | None:
     if not (roi := raw.get("roi")):
         return None
-    if isinstance(roi, Sequence) and len(roi) == 4 and all(_is_number(value) for value in roi):
+    if isinstance(roi, Sequence) and len(roi) == 4 and all(is_number(value) for value in roi):
         left, top, right, bottom = map(float, roi)
         if 0 <= left < right and 0 <= top < bottom:
             return Region(left, top, right, bottom)
@@ -206,16 +205,7 @@ def _box(corners: Sequence[tuple[float, float]]) -> Rectangle:
 
 
 def _is_point(value: Any) -> bool:
-    return isinstance(value, Sequence) and len(value) == 2 and all(_is_number(number) for number in value)
-
-
-def _is_number(value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # JSON's whole numbers may be larger than any float
-        return False
+    return isinstance(value, Sequence) and len(value) == 2 and all(is_number(number) for number in value)
 
 
 def _short(value: Any) -> str:
