@@ -311,3 +311,26 @@ def test_a_port_is_never_given_to_another_model():
         stage.gateway.reload()
         ports = {name: f["status"]["httpPort"] for name, f in stage.http.get("/api/functions").json().items()}
         assert ports == {"other": first + 1}
+
+
+def ports_of(stage):
+    listed = stage.http.get(f"{stage.gateway.url}/api/functions").json()
+    return {name: function["status"]["httpPort"] for name, function in listed.items()}
+
+
+def test_settings_that_the_file_may_have_are_taken_whatever_was_before():
+    """Ports that models had before are in nobody's way: what service.toml says is right by itself."""
+    first = free_port(4)
+    with staged({"one": Watched(), "two": Watched()}, direct_ports=first) as stage:
+        both = stage.shared.config
+        only = replace(both, models=both.models[1:], gateway=replace(both.gateway, port=first + 1))
+        stage.shared.config = only
+        stage.shared.pool.replace(only.models, only.engine)
+        stage.gateway.reload()
+        assert ports_of(stage) == {"two": first + 2}, "the dashboard is where it was"
+        again = replace(only, models=both.models, gateway=replace(both.gateway, port=first + 3))
+        stage.shared.config = again
+        stage.shared.pool.replace(again.models, again.engine)
+        stage.gateway.reload()
+        assert set(ports_of(stage)) == {"one", "two"}
+        assert len({*ports_of(stage).values(), first + 3}) == 3
