@@ -18,7 +18,7 @@ from agent.cvat.chunks import BadFrame
 from agent.cvat.session import Session
 from agent.cvat.work import JobWork, TaskWork
 from agent.domain import Frame, Roi
-from agent.errors import BadRequest, LabelMismatch
+from agent.errors import BadRequest, LabelMismatch, NothingToDo
 from agent.existing import Item, occupied_frames
 from agent.filters import Filters
 from agent.labels.advice import IN_MENU, IN_RULE, ON_COMMAND_LINE
@@ -38,7 +38,7 @@ class NoFramesChosen(BadRequest):
     """None of the frames is to be annotated: an error for whoever asked by hand, for a rule nothing to do."""
 
 
-class AllAnnotated(NoFramesChosen):
+class AllAnnotated(NoFramesChosen, NothingToDo):
     """Frames without annotations are wanted, and all of them have some: nothing to do, for a person too."""
 
 

@@ -49,7 +49,7 @@ def run_annotation(
     kept: bool = True,
 ) -> int:
     """Annotates, shows how it goes, and returns the exit code. `kept`: the ledger outlives this process."""
-    from agent.plan import AllAnnotated
+    from agent.errors import NothingToDo
     from agent.runs.running import start
 
     def work(around: Surroundings) -> RunReport:
@@ -58,7 +58,7 @@ def run_annotation(
     report = report or ReportFile(None)
     try:
         return watch_run(server, work, preview, report, ledger, kept)
-    except AllAnnotated as nothing:
+    except NothingToDo as nothing:
         return nothing_to_do(f"nothing     {nothing}", report)
 
 

@@ -29,6 +29,8 @@ class RestoreResult:
     there: int = 0
     changed: int = 0
     """Labels and attributes that are again as they were."""
+    kept: int = 0
+    """Those that are not, because somebody has changed them since."""
     kinds: Counter[str] = field(default_factory=Counter)
     gone: bool = False
     """Whether there is no such job any more."""
@@ -41,6 +43,8 @@ class RestoreResult:
         yield f"job {self.job}: {self.restored} annotations brought back" + (f" ({parts})" if parts else "")
         if self.changed:
             yield f"{self.changed} have their old labels and attributes again"
+        if self.kept:
+            yield f"{self.kept} keep their labels and attributes, because somebody has changed them since"
         if self.there:
             yield f"{self.there} were there already"
 
@@ -70,7 +74,7 @@ def restore_backup(file: Path, server: ServerSettings, *, values: bool = False) 
 
     What is there under its old id, changed or not, and what is there with the same content stays as it is. So it can be
     called again after it broke off. A job that is gone is no error. `values`: shapes and tracks under their old ids get
-    their old labels and attributes back.
+    their old labels and attributes back, but for models' own that a person has changed since.
     """
     backup = read_backup(file)
     with open_session(server.for_run_at(backup.server)) as session:
@@ -110,9 +114,16 @@ def _restore(session: Session, backup: Backup, file: Path) -> RestoreResult:
 def _restore_values(session: Session, backup: Backup, result: RestoreResult) -> None:
     stored = get_annotations(session, backup.job)
     for kind in ("shapes", "tracks"):
-        kept = {item["id"]: item for item in backup.annotations.get(kind) or []}
-        pairs = [(item, _with_values_of(kept[item["id"]], item)) for item in stored[kind] if item["id"] in kept]
-        changed = [old for item, old in pairs if not alike(old, item)]
+        before = {item["id"]: item for item in backup.annotations.get(kind) or []}
+        changed = []
+        for item in stored[kind]:
+            if (old := before.get(item["id"])) is None or alike(new := _with_values_of(old, item), item):
+                continue
+            # CVAT's editor says so of what a person changes.
+            if old.get("source") == "auto" != item.get("source"):
+                result.kept += 1
+            else:
+                changed.append(new)
         for part in portions(changed):
             update(session, backup.job, {kind: part})
         result.changed += len(changed)

@@ -279,6 +279,19 @@ def test_what_to_do_about_a_run_that_broke_off_can_be_typed(sandbox, session, cl
     assert [shape["attributes"][0]["value"] for shape in stored(session, task)] == ["good", "good"]
 
 
+def test_what_somebody_has_corrected_since_keeps_its_values(session, cli, task, detect):
+    detect(task)
+    words = ("--gives", "attribute", "--attribute", "state", "--label", "thing")
+    done = cli("enrich", "--task", task, "--model", "MODEL/classifier.py", *words)
+    first, *_ = stored(session, task)
+    (job, *_), _ = jobs_of(session, task)
+    right = {**first, "source": "semi-auto", "attributes": [{**first["attributes"][0], "value": "bad"}]}
+    update(session, job.id, {"shapes": [right]})
+    told = cli(*advised(done.output)[0]).output
+    assert "2 have their old labels and attributes again\n1 keep their labels and attributes, because somebody" in told
+    assert [shape["attributes"][0]["value"] for shape in stored(session, task)] == ["bad", "", ""]
+
+
 def test_the_version_is_the_models(session, cli, task):
     draw(session, task, BOX)
     words = ("--gives", "attribute", "--attribute", "state", "--label", "thing", "--of", "all")
