@@ -135,14 +135,20 @@ def watch_run(
     for line in report.lines():
         click.echo(line)
     if report.run and kept:
-        with Ledger(ledger) as book:
-            ways = "; ".join(ways_back(book, book.run(report.run))) or "it has changed nothing"
-        click.echo(f"run         {report.run} ({ways})")
-        if report.skipped and resumable:
-            click.echo(f"            {typed('resume', report.run, ledger)} tries the skipped frames again")
+        _tell_ways(report, ledger, resumable)
     if not report_file.write(report, key):
         return UNWRITTEN
     return SKIPPED if report.skipped else 0
+
+
+def _tell_ways(report: RunReport, ledger: Path | None, resumable: bool) -> None:
+    """Prints what can be done about a run that has come to its end."""
+    assert report.run is not None
+    with Ledger(ledger) as book:
+        ways = "; ".join(ways_back(book, book.run(report.run))) or "it has changed nothing"
+    click.echo(f"run         {report.run} ({ways})")
+    if report.skipped and resumable:
+        click.echo(f"            {typed('resume', report.run, ledger)} tries the skipped frames again")
 
 
 def _how_to_go_on(run: str | None, reports: Sequence[RunReport], ledger: Path | None, resumable: bool) -> str:
