@@ -15,6 +15,7 @@ from agent.errors import ConfigError
 from agent.labels.maps import load_label_map
 from agent.options import Options
 from agent.selection import parse_selection
+from agent.settings.paths import label_map_from
 from agent.settings.tables import Config, RuleSettings, Share
 from agent.settings.toml import read_table
 
@@ -65,7 +66,7 @@ def _wrong(options: RuleOptions, folder: Path) -> Iterator[str]:
         yield str(error)
     try:
         if options.label_map is not None:
-            load_label_map(_near(options.label_map, folder))
+            load_label_map(str(label_map_from(Path(options.label_map), folder)))
     except ConfigError as error:
         yield str(error)
     try:
@@ -81,7 +82,7 @@ def run_options(rule: RuleSettings, wish: RuleOptions, config: Config) -> Option
     model = config.model(rule.model)
     reference, params = resolved(model.id, config.models)
     folder = config.file.resolve().parent
-    label_map = _near(wish.label_map, folder) if wish.label_map is not None else None
+    label_map = str(label_map_from(Path(wish.label_map), folder)) if wish.label_map is not None else None
     return Options(
         model=reference,
         params=params,
@@ -105,9 +106,3 @@ def run_options(rule: RuleSettings, wish: RuleOptions, config: Config) -> Option
         max_bad_frames=wish.max_bad_frames,
         rule=rule.name,
     )
-
-
-def _near(label_map: str, folder: Path) -> str:
-    """A bare name is one of the label maps that come with the program, unless there is such a file."""
-    near = folder / label_map
-    return str(near) if near.exists() else label_map

@@ -48,6 +48,7 @@ class TestReading:
             ("options = { roi = [5, 0, 5, 9] }", "options: roi: got"),
             ("options = { roi = [1, 2] }", "options: .*roi"),
             ('options = { label_map = "none-such" }', "options: label map 'none-such'"),
+            ('options = { label_map = "maps/mine.toml" }', "options: label map /.*/maps/mine.toml"),
             ("options = { mapping = { a = 1 } }", "options: mapping: a: got 1, allowed: text"),
             ("options = { device = 1 }", "options: unknown key 'device'"),
             ("states = []", "states: got none"),
