@@ -59,11 +59,15 @@ class FunctionIds:
         """Keeps the file to ourselves, on this machine, while the block runs; waits for whoever has it.
 
         What it gives remembers a model's function; None forgets it. A process that is killed lets go of the file.
+        ConfigError where the folder cannot be written to.
         """
-        self.file.parent.mkdir(parents=True, exist_ok=True)
         # The file is replaced by each change, so another one is locked; that stays, as somebody may be waiting for it.
         path = self.file.with_name(f"{self.file.name}.lock")
-        lock = os.open(path, os.O_RDONLY | os.O_CREAT, 0o666)
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            lock = os.open(path, os.O_RDONLY | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be written: {error.strerror or error}") from error
         try:
             _wait_for(lock, path)
             yield self._remember

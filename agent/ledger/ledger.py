@@ -62,6 +62,15 @@ class Ledger(MadeObjects):
                 (status, json.dumps(report), _now(), run),
             )
 
+    def put_down(self, run: str) -> None:
+        """What failed was only interrupted; what somebody has done about it since stays."""
+        with self._change() as db:
+            db.execute(
+                "UPDATE runs SET status = 'interrupted', report = json_set(report, '$.status', 'interrupted'),"
+                " updated = ? WHERE id = ? AND status = 'failed'",
+                (_now(), run),
+            )
+
     def reopen(self, run: str) -> None:
         """Forgets which frames were skipped, so that they are tried again."""
         with self._change() as db:

@@ -192,7 +192,3 @@ class Config:
     def model(self, id_: str) -> ModelSettings:
         """The model of this id. KeyError where there is none."""
         return {model.id: model for model in self.models}[id_]
-
-    @property
-    def model_ids(self) -> tuple[str, ...]:
-        return tuple(model.id for model in self.models)

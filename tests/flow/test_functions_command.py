@@ -10,6 +10,7 @@ import pytest
 
 from agent.cli import main
 from agent.commands import configuration
+from agent.errors import ConfigError
 from agent.functions.ids import FunctionIds
 from agent.sandbox import Sandbox
 from tests.support.serving import environment
@@ -156,6 +157,15 @@ def test_what_cannot_be_written_leaves_the_file_as_it_was(session, tmp_path):
         remember("two", object())
     assert ids.file.read_bytes() == before
     assert {file.name for file in tmp_path.iterdir()} == {"functions.json", "functions.json.lock"}
+
+
+def test_a_state_folder_that_cannot_be_is_told(session, tmp_path):
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(ConfigError, match=r"functions\.json\.lock: cannot be written: "),
+        FunctionIds(tmp_path / "file" / "state", session).held(),
+    ):
+        pass
 
 
 def test_what_people_read(sandbox, place):

@@ -77,7 +77,7 @@ CONFIGURATIONS = ("service.toml", "service.systemd.toml", "kubernetes")
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_configurations_are_taken_by_the_program(name, cluster, configured):
     config, _ = configured(toml_of(name, cluster))
-    assert config.model_ids == ("faces",)
+    assert [model.id for model in config.models] == ["faces"]
     assert config.service.port == 8090
     assert config.service.state_dir == Path("/var/lib/cvat-sidecar")
     if config.gateway is not None:

@@ -34,6 +34,16 @@ def test_a_run_is_read_back_as_it_was_written(ledger):
     assert record.report == {"frames": 3}
 
 
+@pytest.mark.parametrize(("status", "then"), [("failed", "interrupted"), ("undone", "undone"), ("running", "running")])
+def test_what_failed_is_put_down_and_nothing_else(ledger, status, then):
+    """Somebody may have undone the run meanwhile, or go on with it."""
+    run = begin(ledger)
+    ledger.end(run, status, {"frames": 3, "status": status})
+    ledger.put_down(run)
+    record = ledger.run(run)
+    assert (record.status, record.report) == (then, {"frames": 3, "status": then})
+
+
 def test_unknown_and_ambiguous_ids_are_refused(ledger):
     begin(ledger), begin(ledger)
     for text in ("nope", ""):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import binascii
 import hashlib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from functools import cache, cached_property
 from typing import Any, NoReturn
@@ -18,6 +17,7 @@ from agent.contract import Frame, Rectangle
 from agent.cvat.chunks import digest_of
 from agent.cvat.decode import PIXEL_LIMIT, BadPicture, TooLarge, decode_picture
 from agent.doors.gateway.call import Call, Refused
+from agent.flat_shapes import is_number
 
 MEGA = 1_000_000
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "GIF", "JPEG2000", "PPM", "AVIF", "TGA", "DDS")
@@ -146,13 +146,6 @@ class Payload:
         if (length := sum(map(len, found))) > MOST_WORDS:
             raise Refused(f"{name}: got {length:,} characters, allowed: {MOST_WORDS:,} in all")
         return tuple(text.strip() for text in found if text.strip())
-
-
-def is_number(value: Any) -> bool:
-    """Whether JSON's value is a finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return isinstance(value, int) or math.isfinite(value)
 
 
 def numbers(value: Any, name: str) -> list[float]:

@@ -251,9 +251,7 @@ class Attendant:
         if run is None:
             return
         with Ledger(self._place.shared.ledger) as ledger:
-            record = ledger.run(run)
-            if record.status == "failed":
-                ledger.end(run, "interrupted", {**record.report, "status": "interrupted"})
+            ledger.put_down(run)
 
     def _check_seconds(self) -> float:
         return self._place.shared.config.watch.check_seconds
