@@ -118,7 +118,7 @@ class Person(threading.Thread):
     def mistake(self, door: str) -> None:
         """A click nowhere, which cannot be answered."""
         task, frame = self._place()
-        said = "pos_points: got 0 points" if door == "queue" else "400"
+        said = "prompts: got none" if door == "queue" else "400"
         self._ask("mistake", door, "clicker", task, frame, refused=said, pos_points=[], neg_points=[])
 
     def whole_task(self, door: str) -> None:
