@@ -13,8 +13,8 @@ from agent.bench.weighing import weigh
 from agent.compose.named import open_named
 from agent.cvat.annotations_api import get_annotations
 from agent.cvat.frames import ChunkFrames
-from agent.cvat.session import open_session
-from agent.cvat.work import JobWork, find_work
+from agent.cvat.session import Session, open_session
+from agent.cvat.work import JobWork, TaskWork, find_work
 from agent.errors import BadRequest, ConfigError, LabelMismatch, ModelError
 from agent.labels.maps import load_label_map
 from agent.labels.matching import match_labels
@@ -55,23 +55,19 @@ def bench_models(
     models = load_models(config)
     named = load_label_map(label_map) if label_map else None
     with open_session(server) as session:
-        (work,) = find_work(session, Target("job", truth_job), ground_truth=True, honeypots=True)
-        if task is not None and work.task_id != task:
-            raise BadRequest(f"job {truth_job}: it is of task {work.task_id}, not {task}")
-        (job,) = work.jobs
+        work, job = _job_of(session, truth_job, task)
         annotations = get_annotations(session, job.id)
         for line in _doubts(job, annotations):
             says(line)
         truth = truth_of(work.labels, annotations, job.stop)
-        places = [(job, frame) for frame in job.frames]
         size = (job.size_of(job.frames[0]) if job.frames else None) or USUAL_SIZE
         for reference in references:
-            says(f"{reference}: {len(places)} frames")
+            says(f"{reference}: {len(job.frames)} frames")
             try:
                 with _opened(reference, models, device, options) as loaded:
                     match = match_labels(loaded.labels, work.labels, request=mapping, label_map=named)
                     with ChunkFrames(session, quality=quality) as source:
-                        result = measure(loaded, source.read(places), truth, match)
+                        result = measure(loaded, source.read([(job, frame) for frame in job.frames]), truth, match)
                 taken = weigh(
                     reference, config=config, device=device, options=options or {}, labels=match.targets, size=size
                 )
@@ -81,6 +77,15 @@ def bench_models(
                 if all("error" in row for row in rows) and len(rows) == len(references):
                     raise
     return rows
+
+
+def _job_of(session: Session, number: int, task: int | None) -> tuple[TaskWork, JobWork]:
+    """A job and its task; BadRequest where that is not the one that is meant."""
+    (work,) = find_work(session, Target("job", number), ground_truth=True, honeypots=True)
+    if task is not None and work.task_id != task:
+        raise BadRequest(f"job {number}: it is of task {work.task_id}, not {task}")
+    (job,) = work.jobs
+    return work, job
 
 
 def _doubts(job: JobWork, annotations: Mapping[str, Any]) -> Iterator[str]:

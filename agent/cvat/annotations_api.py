@@ -24,6 +24,12 @@ def alike(one: Annotations, other: Annotations) -> bool:
     return _in_order(one) == _in_order(other)
 
 
+def unchanged(before: Sequence[Annotations], now: Sequence[Annotations]) -> set[int]:
+    """The ids of what is still as it was."""
+    fresh = {item["id"]: item for item in now}
+    return {item["id"] for item in before if item["id"] in fresh and alike(fresh[item["id"]], item)}
+
+
 def _in_order(item: Annotations) -> dict[str, Any]:
     inner = {part: [_in_order(one) for one in item[part]] for part in ("shapes", "elements") if part in item}
     return {**item, **inner, "attributes": sorted(item.get("attributes", ()), key=lambda one: int(one["spec_id"]))}

@@ -9,7 +9,7 @@ from typing import Any
 
 from agent.annotations import OutputOptions, encode
 from agent.contract import Attribute, Detection, Label, Rectangle
-from agent.cvat.annotations_api import alike
+from agent.cvat.annotations_api import unchanged
 from agent.domain import TaskAttribute, TaskLabel
 from agent.errors import BadRequest, LabelMismatch
 from agent.filters import stored_bounds
@@ -47,7 +47,7 @@ class Changes:
     def leave_out_changed(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         """Leaves what somebody has changed or removed in the job, since it was looked at, as it is."""
         count = self._count()
-        shapes, tracks = (_unchanged(before.get(kind, ()), now.get(kind, ())) for kind in ("shapes", "tracks"))
+        shapes, tracks = (unchanged(before.get(kind, ()), now.get(kind, ())) for kind in ("shapes", "tracks"))
         self.updated = [shape for shape in self.updated if shape["id"] in shapes]
         self.replaced = [pair for pair in self.replaced if pair[0] in shapes]
         self.tracks = [track for track in self.tracks if track["id"] in tracks]
@@ -56,12 +56,6 @@ class Changes:
 
     def _count(self) -> int:
         return len(self.updated) + len(self.replaced) + len(self.tracks)
-
-
-def _unchanged(before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> set[int]:
-    """The ids of what is still as it was."""
-    fresh = {item["id"]: item for item in now}
-    return {item["id"] for item in before if item["id"] in fresh and alike(fresh[item["id"]], item)}
 
 
 class ShapeBook:

@@ -29,7 +29,7 @@ from agent.settings.tables import Config
 from agent.tracking import TrackStates
 from agent.web.app import StatusApp
 from agent.web.guard import Guard
-from agent.web.metrics import Metrics
+from agent.web.metrics import Metrics, Now
 from agent.web.readiness import health_of, obstacles
 from agent.web.server import WebServer
 from agent.web.status import View
@@ -96,7 +96,7 @@ class Service:
         self._doors = OpenDoors(self.shared, doors)
         self._housekeeping = Housekeeping(self.shared, also=self._open_missing)
         self._view = View(self.shared, self.doors, self.obstacles, self.not_taken, self._redact, Undoing(self.shared))
-        self._metrics.watch(self.shared, self.doors, self.not_taken, self._view.began)
+        self._metrics.watch(Now(self.shared, self.doors, self.not_taken, self._view.began))
         self._guard = Guard(_password(config), config.service.allowed_hosts)
 
     # ---------------------------------------------------------------- looking

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from typing import Any
 
-from agent.cvat.annotations_api import get_annotations
+from agent.cvat.annotations_api import get_annotations, unchanged
 from agent.cvat.session import Session
 from agent.cvat.uploads import JobUploads
 from agent.cvat.work import find_work
@@ -121,11 +121,10 @@ def _upload(
 
 def _unchanged(gone: Sequence[int], before: Mapping[str, Any], now: Mapping[str, Any], report: RunReport) -> list[int]:
     """The ids of rectangles that are still what they were when they were linked; the others stay."""
-    then, fresh = ({shape["id"]: shape for shape in stored["shapes"]} for stored in (before, now))
-    same = [number for number in gone if number in fresh and fresh[number] == then[number]]
-    if changed := sum(number in fresh for number in gone) - len(same):
+    there, same = {shape["id"] for shape in now["shapes"]}, unchanged(before["shapes"], now["shapes"])
+    if changed := sum(number in there and number not in same for number in gone):
         report.refused["somebody changed it meanwhile"] += changed
-    return same
+    return [number for number in gone if number in same]
 
 
 def _of_groups(part: Linked, kept: bool) -> Iterator[str]:

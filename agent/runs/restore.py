@@ -120,7 +120,7 @@ def _restore_values(session: Session, backup: Backup, result: RestoreResult) -> 
             if (old := before.get(item["id"])) is None or alike(new := _with_values_of(old, item), item):
                 continue
             # CVAT's editor says so of what a person changes.
-            if old.get("source") == "auto" != item.get("source"):
+            if old.get("source") == "auto" and item.get("source") != "auto":
                 result.kept += 1
             else:
                 changed.append(new)

@@ -71,15 +71,9 @@ class Metrics:
         self._batches.labels(model).observe(frames)
         self._stages.labels(model, "model").inc(max(0.0, seconds))
 
-    def watch(
-        self,
-        shared: Shared,
-        doors: Callable[[], Sequence[Door]],
-        not_taken: Callable[[], Sequence[str]],
-        began: float,
-    ) -> None:
-        """Adds what is read when somebody asks: models, lanes, doors, memory, whether service.toml holds."""
-        self.registry.register(_Now(shared, doors, not_taken, began))
+    def watch(self, now: Now) -> None:
+        """Adds what is read when somebody asks."""
+        self.registry.register(now)
 
     def text(self) -> bytes:
         """All of it in Prometheus' text format."""
@@ -89,8 +83,8 @@ class Metrics:
         return model if model in tuple(self._models()) else OTHER
 
 
-class _Now(Collector):
-    """What the service can tell of itself at this moment."""
+class Now(Collector):
+    """What the service can tell of itself at this moment: models, lanes, doors, memory, whether service.toml holds."""
 
     def __init__(
         self,

@@ -232,14 +232,20 @@ def test_whose_tracks_are_looked_at_and_of_which_label(session, cli):
     assert scene.tracks() == before
 
 
-def test_tracks_that_were_linked_before_are_ones_own(session, cli):
-    scene = Scene(session)
+def rectangles(session, scene):
+    """A model's rectangle of a car on each frame of the one job, which is given."""
     (job,) = scene.work.jobs
     shapes = [
         {"type": "rectangle", "frame": f, "label_id": scene.ids["car"], "points": [f, 8, 60 + f, 40], "source": "auto"}
         for f in range(12)
     ]
     create(session, job.id, {"shapes": shapes})
+    return job
+
+
+def test_tracks_that_were_linked_before_are_ones_own(session, cli):
+    scene = Scene(session)
+    rectangles(session, scene)
     cli("track", "--task", scene.task, "--of", "auto")
     scene.add(ALWAYS)
     cli(*look(scene, "tags/red", "attribute", "--attribute", "color", of="own"))
@@ -352,12 +358,7 @@ def test_an_attribute_that_the_tracks_label_lacks(session, cli):
 def test_what_was_filled_by_ourselves_is_still_ones_own(session, cli, tmp_path):
     """Linked, looked at twice, and taken back by the run that made it: nobody else has changed it in between."""
     scene = Scene(session)
-    (job,) = scene.work.jobs
-    shapes = [
-        {"type": "rectangle", "frame": f, "label_id": scene.ids["car"], "points": [f, 8, 60 + f, 40], "source": "auto"}
-        for f in range(12)
-    ]
-    create(session, job.id, {"shapes": shapes})
+    rectangles(session, scene)
     reports = [tmp_path / f"{number}.json" for number in range(4)]
     cli("track", "--task", scene.task, "--of", "auto", "--report", reports[0])
     scene.add(ALWAYS)
@@ -380,12 +381,7 @@ def test_what_was_filled_by_ourselves_is_still_ones_own(session, cli, tmp_path):
 
 def test_what_somebody_has_changed_is_not_ones_own_again(session, cli, tmp_path):
     scene = Scene(session)
-    (job,) = scene.work.jobs
-    shapes = [
-        {"type": "rectangle", "frame": f, "label_id": scene.ids["car"], "points": [f, 8, 60 + f, 40], "source": "auto"}
-        for f in range(12)
-    ]
-    create(session, job.id, {"shapes": shapes})
+    job = rectangles(session, scene)
     cli("track", "--task", scene.task, "--of", "auto")
     (track,) = scene.tracks()
     track["shapes"][0]["points"] = [1, 9, 70, 44]

@@ -10,7 +10,7 @@ from agent.activity import Activity
 from agent.doors import DoorHealth
 from agent.errors import BadRequest
 from agent.settings.tables import ModelSettings
-from agent.web.metrics import Metrics
+from agent.web.metrics import Metrics, Now
 from tests.support.doors import shared as make_shared
 from tests.unit.test_pool import Loader
 
@@ -76,7 +76,7 @@ def test_what_is_now_is_read_when_somebody_asks(metrics, tmp_path):
     models = [ModelSettings("yolo", "x:yolo"), ModelSettings("sam", "x:sam")]
     with make_shared("http://cvat.test", models, folder=tmp_path, load=load) as shared:
         doors = [SimpleNamespace(name="queue", health=lambda: DoorHealth(False, "cannot reach the server"))]
-        metrics.watch(shared, lambda: doors, list, 1234.0)
+        metrics.watch(Now(shared, lambda: doors, list, 1234.0))
         with shared.pool.use("yolo"), shared.lanes.batch.claim(), shared.activity.begin("queue", "x", "yolo", "task 1"):
             shared.embeddings.get(("sam", 1), lambda: bytes(100))
             found = values(metrics)
@@ -102,7 +102,7 @@ def test_what_is_now_is_read_when_somebody_asks(metrics, tmp_path):
 
 def test_every_metric_is_documented_and_no_other(metrics, tmp_path):
     with make_shared("http://cvat.test", [ModelSettings("yolo", "x:yolo")], folder=tmp_path, load=Loader()) as shared:
-        metrics.watch(shared, list, list, 0.0)
+        metrics.watch(Now(shared, list, list, 0.0))
         families = text_string_to_metric_families(metrics.text().decode())
         there = {f"{family.name}_total" if family.type == "counter" else family.name for family in families}
     page = (Path(__file__).resolve().parents[2] / "docs" / "service.md").read_text()
